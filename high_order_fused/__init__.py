@@ -1,0 +1,22 @@
+"""Layers whose edges are learned one-dimensional functions, without the big tensors in between."""
+
+from . import bases, functional, init, kan, layers, norm
+from .backends import backends, use_backend
+from .basis import Basis
+from .linear import HighOrderLinear
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Basis",
+    "HighOrderLinear",
+    "__version__",
+    "backends",
+    "bases",
+    "functional",
+    "init",
+    "kan",
+    "layers",
+    "norm",
+    "use_backend",
+]

@@ -1,0 +1,118 @@
+"""What computes the form: the registry of backends, what is available, what is chosen.
+
+A backend is three functions with the names and the contract of reference.py. It enters by `register`; nothing
+else in the package changes. The choice is made once for a call, before the operators, and backward keeps it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import native, reference
+from .operands import Operands
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The three contractions of the form on some devices.
+
+    sum_inputs(x, w, s, basis), sum_outputs(x, w, g, basis), sum_batch(x, g, s, basis): as in reference.py.
+    refuses(x): why it cannot take tensors like x (device, dtype), or None.
+    detail: instruction set or device, for `backends()`.
+    """
+
+    name: str
+    sum_inputs: Callable[[Tensor, Tensor, Tensor | None, Operands], Tensor]
+    sum_outputs: Callable[[Tensor, Tensor, Tensor, Operands], Tensor]
+    sum_batch: Callable[[Tensor, Tensor, Tensor | None, Operands], Tensor]
+    refuses: Callable[[Tensor], str | None]
+    detail: str
+
+
+class Status(NamedTuple):
+    """Whether a backend is available, and on what, or why not."""
+
+    available: bool
+    detail: str
+
+
+_registered: dict[str, Backend] = {}
+_missing = {
+    "cpu": "this version has no C++ kernels",
+    "triton": "this version has no Triton kernels",
+    "cuda": "this version has no CUDA kernels",
+}
+_chosen = "auto"
+
+
+def register(backend: Backend) -> None:
+    """Add a backend, or replace the one of the same name; a later one is preferred to an earlier one."""
+    _registered.pop(backend.name, None)
+    _registered[backend.name] = backend
+
+
+def backends() -> dict[str, Status]:
+    """Every backend by name: available with its instruction set or device, or the reason why not."""
+    found = {name: Status(True, backend.detail) for name, backend in reversed(_registered.items())}
+    absent = {name: Status(False, why) for name, why in _missing.items() if name not in found}
+    facts = native.native_facts()
+    extension = Status(facts is not None, _native_detail(facts))
+    return {**found, **absent, "native extension": extension}
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within the block, layers run on this backend ("reference", ...) or on the best one ("auto").
+
+    ValueError for a backend that is not available. A call that the backend cannot take raises RuntimeError;
+    there is no fallback.
+    """
+    global _chosen
+    if name != "auto" and name not in _registered:
+        why = f" ({_missing[name]})" if name in _missing else ""
+        raise ValueError(f"name: got {name!r}{why}, needs one of {', '.join(map(repr, ('auto', *_registered)))}")
+    before, _chosen = _chosen, name
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def resolve(x: Tensor) -> str:
+    """The name of the backend for tensors like x (device, dtype)."""
+    if _chosen != "auto":
+        why = _registered[_chosen].refuses(x)
+        if why is not None:
+            raise RuntimeError(f"backend {_chosen!r} cannot take {x.dtype} on {x.device.type}: {why}")
+        return _chosen
+    for name in reversed(_registered):
+        if _registered[name].refuses(x) is None:
+            return name
+    raise RuntimeError(f"no backend can take {x.dtype} on {x.device.type}")
+
+
+def get(name: str) -> Backend:
+    """The registered backend of that name."""
+    return _registered[name]
+
+
+def _native_detail(facts: dict[str, str] | None) -> str:
+    if facts is None:
+        return native.native_missing() or "not built"
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
+register(
+    Backend(
+        "reference",
+        reference.sum_inputs,
+        reference.sum_outputs,
+        reference.sum_batch,
+        lambda x: None,
+        f"torch {torch.__version__}, every device",
+    )
+)

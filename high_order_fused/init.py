@@ -1,0 +1,31 @@
+"""Initial coefficients. Every edge begins as a random constant unless a peer does something else."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .basis import Basis
+
+
+def random_constants_(weight: Tensor, basis: Basis) -> Tensor:
+    """Fill weight [I, K, O] in place: each edge a constant function, drawn from U(-b, b) of variance 1 / I.
+
+    ValueError for a basis whose coefficients of the function 1 are not known (a derivative).
+    """
+    if basis.one is None:
+        raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")
+    bound = math.sqrt(3 / weight.shape[0])
+    with torch.no_grad():
+        edges = torch.empty_like(weight[:, :1]).uniform_(-bound, bound)
+        return weight.copy_(basis.one.to(weight).unsqueeze(-1) * edges)
+
+
+def peer_constants_(w: Tensor, weight_magnitude: float = 1.0) -> Tensor:
+    """Fill w [O, I, K] in place: each edge all one value from U[0, weight_magnitude / I), in a single draw.
+
+    Source: high-order-layers-torch, constant_random_initialization; bit-equal from the same seed.
+    """
+    with torch.no_grad():
+        edges = torch.rand(w.shape[0], w.shape[1], device=w.device, dtype=w.dtype)
+        return w.copy_((edges * weight_magnitude / w.shape[1]).unsqueeze(-1).expand_as(w))

@@ -1,0 +1,59 @@
+"""A basis as a kernel sees it: three tensors and five integers."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .features import differentiation
+
+NONE, LIVE, FROZEN = 0, 1, 2  # outer segments: there are none; local coordinate as inside; local coordinate 0
+
+
+class Layout(NamedTuple):
+    """The integers of a basis: features (POLYNOMIAL, HARMONIC), uniform lookup (0, 1), outer segments (NONE,
+    LIVE, FROZEN), number of coefficients K, derivative order."""
+
+    kind: int
+    uniform: int
+    outer: int
+    size: int
+    order: int
+
+
+class Operands(NamedTuple):
+    """The tensors of a basis on one device, in the dtype of the lookup (float32 or float64).
+
+    knots [I|1, M+1]; tables [R, I|1, M|1, n, m], one for each derivative order below R; start [M], int64.
+    Size-1 axes are shared by all features or segments. M counts the two outer segments, if any.
+    """
+
+    knots: Tensor
+    tables: Tensor
+    start: Tensor
+    layout: Layout
+
+    def derivative(self) -> "Operands":
+        """The operands of the derivative with respect to x."""
+        tables, layout = self.tables, self.layout
+        if layout.order + 1 == tables.shape[0]:
+            tables = torch.cat([tables, differentiate(tables[-1:], self.knots, layout.kind)])
+        return self._replace(tables=tables, layout=layout._replace(order=layout.order + 1))
+
+
+def differentiate(table: Tensor, knots: Tensor, kind: int) -> Tensor:
+    """The table of d/dx: table [..., I|1, M|1, n, m] over knots [I|1, M+1], same shape and dtype back."""
+    d = torch.tensor(differentiation(table.shape[-1], kind), dtype=table.dtype, device=table.device)
+    width = knots[:, 1:] - knots[:, :-1]
+    slope = torch.where(width > 0, 2 / width, 0.0)
+    if table.shape[-3] == 1:
+        slope = slope[:, :1]
+    return table @ d * slope[..., None, None]
+
+
+def derivative_tables(table: Tensor, knots: Tensor, kind: int, orders: int = 4) -> Tensor:
+    """Stack the tables of derivative orders 0 .. orders - 1: [orders, *table.shape]."""
+    tables = [table]
+    for _ in range(orders - 1):
+        tables.append(differentiate(tables[-1], knots, kind))
+    return torch.stack(tables)

@@ -1,0 +1,209 @@
+"""The form as differentiable operators: fake kernels, backward, forward mode and vmap, once for all backends.
+
+One rule serves the three contractions. With the cotangent in the missing slot, the gradient of g, s or w is
+the form with that slot missing; the gradient of x is s times the form with s missing, over the derivative
+basis. A tangent of x enters as s. So derivatives of any order are these same three kernels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch._guards import detect_fake_mode
+
+from . import backends, reference
+from .operands import Layout, Operands
+
+
+class Plan(NamedTuple):
+    """The constants of a call: the missing slot ("g", "s" or "w"), the backend, the integers of the basis."""
+
+    missing: str
+    backend: str
+    layout: Layout
+
+
+Slots = dict[str, Tensor | None]  # g, s and w; None: the missing one, or s for ones
+
+# ---- raw operators: what a compiled or exported graph holds
+
+_SLOTS = ("g", "s", "x", "w")
+_RAW = {  # missing slot: operator, its tensors in order
+    "g": ("sum_inputs", ("x", "w", "s")),
+    "s": ("sum_outputs", ("x", "w", "g")),
+    "w": ("sum_batch", ("x", "g", "s")),
+}
+_SCHEMA = {
+    "sum_inputs": "Tensor x, Tensor w, Tensor? s",
+    "sum_outputs": "Tensor x, Tensor w, Tensor g",
+    "sum_batch": "Tensor x, Tensor g, Tensor? s",
+}
+_BASIS = "Tensor knots, Tensor tables, Tensor start, int[] layout, str backend"
+
+
+def _fake_sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, *basis: Any) -> Tensor:
+    return w.new_empty(x.shape[0], x.shape[1], w.shape[3])
+
+
+def _fake_sum_outputs(x: Tensor, w: Tensor, g: Tensor, *basis: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _fake_sum_batch(x: Tensor, g: Tensor, s: Tensor | None, *basis: Any) -> Tensor:
+    return g.new_empty(x.shape[0], x.shape[2], Layout(*basis[3]).size, g.shape[2])
+
+
+def _raw(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
+    name, order = _RAW[plan.missing]
+    operator = getattr(torch.ops.high_order_fused, name).default
+    tensors = {**slots, "x": x}
+    result: Tensor = operator(*(tensors[slot] for slot in order), *basis, list(plan.layout), plan.backend)
+    return result
+
+
+# ---- the rules
+
+
+class _Form(torch.autograd.Function):
+    @staticmethod
+    def forward(plan: Plan, g: Tensor, s: Tensor, x: Tensor, w: Tensor, *basis: Tensor) -> Tensor:
+        return _raw(plan, {"g": g, "s": s, "w": w}, x, basis)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.plan = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        g, s, x, w, *basis = ctx.saved_tensors
+        grads = _gradients(ctx.plan, cotangent, {"g": g, "s": s, "w": w}, x, basis, ctx.needs_input_grad[1:5])
+        return None, *(grads[slot] for slot in _SLOTS), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, gt: Tensor | None, st: Tensor | None, xt: Tensor | None, wt: Tensor | None, *rest: Any) -> Tensor:
+        g, s, x, w, *basis = ctx.saved_tensors
+        plan, slots = ctx.plan, {"g": g, "s": s, "w": w}
+        parts = [
+            form(plan, {**slots, name: tangent}, x, basis)
+            for name, tangent in (("g", gt), ("s", st), ("w", wt))
+            if tangent is not None
+        ]
+        if xt is not None:
+            steep, tables = _derivative(plan, basis)
+            if plan.missing == "s":
+                parts.append(xt * form(steep, slots, x, tables))
+            else:
+                parts.append(form(steep, {**slots, "s": xt if s is None else s * xt}, x, tables))
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, *tensors: Tensor | None) -> tuple[Tensor, int]:
+        dims = in_dims[1:]
+        copies = info.batch_size
+        moved = [t if t is None or d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
+        if any(d is not None for d in dims[4:]):  # a basis for each copy: one call for each
+            rows = ([t if d is None else t[v] for t, d in zip(moved, dims, strict=True)] for v in range(copies))
+            return torch.stack([_apply(plan, *row) for row in rows]), 0
+        spread = [t if t is None or d is not None else t.expand(copies, *t.shape) for t, d in zip(moved, dims, strict=True)]
+        g, s, x, w = spread[:4]
+        if dims[3] is None and plan.missing != "w":  # shared coefficients: the copies are more rows
+            g, s, x = (None if t is None else t.transpose(0, 1).flatten(1, 2) for t in (g, s, x))
+            result = _apply(plan, g, s, x, moved[3], *moved[4:])
+            return result.unflatten(1, (copies, -1)), 1
+        g, s, x, w = (None if t is None else t.flatten(0, 1) for t in (g, s, x, w))
+        return _apply(plan, g, s, x, w, *moved[4:]).unflatten(0, (copies, -1)), 0
+
+
+@torch.compiler.allow_in_graph
+def _apply(plan: Plan, g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, *basis: Tensor) -> Tensor:
+    result: Tensor
+    if _forward_levels() > 1:
+        # forward mode inside forward mode drops tangents of an autograd.Function (pytorch#197867);
+        # the reference is made of plain operations and keeps them
+        if detect_fake_mode() is not None:
+            raise NotImplementedError(
+                "forward mode inside forward mode is not supported under torch.compile: "
+                "call it without compiling, or put reverse mode outside (torch.func.hessian)"
+            )
+        name, order = _RAW[plan.missing]
+        tensors = {"g": g, "s": s, "x": x, "w": w}
+        result = getattr(reference, name)(*(tensors[slot] for slot in order), Operands(*basis, plan.layout))
+    else:
+        result = _Form.apply(plan, g, s, x, w, *basis)
+    return result
+
+
+def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
+    """T with one slot missing: slots g, s, w (the missing one None; s None means ones), x, knots, tables, start."""
+    return _apply(plan, slots["g"], slots["s"], x, slots["w"], *basis)
+
+
+def _gradients(
+    plan: Plan, cotangent: Tensor, slots: Slots, x: Tensor, basis: Sequence[Tensor], needs: Sequence[bool]
+) -> dict[str, Tensor | None]:
+    """The gradients of g, s, x, w where needed: the only backward rule."""
+    full = {**slots, plan.missing: cotangent}
+    wanted = {slot for slot, need in zip(_SLOTS, needs, strict=True) if need}
+    grads: dict[str, Tensor | None] = dict.fromkeys(_SLOTS)
+    for slot in wanted - {"x"}:
+        grads[slot] = form(plan._replace(missing=slot), {**full, slot: None}, x, basis)
+    if "x" in wanted:
+        steep, tables = _derivative(plan._replace(missing="s"), basis)
+        slope = form(steep, {**full, "s": None}, x, tables)
+        grads["x"] = slope if full["s"] is None else full["s"] * slope
+    return grads
+
+
+def _derivative(plan: Plan, basis: Sequence[Tensor]) -> tuple[Plan, tuple[Tensor, ...]]:
+    knots, tables, start, layout = Operands(*basis, plan.layout).derivative()
+    return plan._replace(layout=layout), (knots, tables, start)
+
+
+def _forward_levels() -> int:
+    stack = get_interpreter_stack() or ()
+    return sum(interpreter.key() == TransformType.Jvp for interpreter in stack)
+
+
+# ---- registration
+
+
+def _register(missing: str, fake: Callable[..., Tensor]) -> None:
+    name, order = _RAW[missing]
+    qualified = f"high_order_fused::{name}"
+
+    def kernel(*arguments: Any) -> Tensor:
+        *tensors, layout, backend = arguments
+        run = getattr(backends.get(backend), name)
+        result: Tensor = run(*tensors[:3], Operands(*tensors[3:], Layout(*layout)))
+        return result
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, layout, backend = inputs
+        ctx.plan = Plan(missing, backend, Layout(*layout))
+        ctx.save_for_backward(*tensors)
+
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        saved = dict(zip(order, ctx.saved_tensors[:3], strict=True))
+        need = dict(zip(order, ctx.needs_input_grad[:3], strict=True))
+        slots = {slot: saved.get(slot) for slot in "gsw"}
+        needs = [need.get(slot, False) for slot in _SLOTS]
+        grads = _gradients(ctx.plan, cotangent, slots, saved["x"], ctx.saved_tensors[3:], needs)
+        return *(grads[slot] for slot in order), None, None, None, None, None
+
+    _library.define(f"{name}({_SCHEMA[name]}, {_BASIS}) -> Tensor")
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=_library)
+    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+
+
+_library = torch.library.Library("high_order_fused", "FRAGMENT")
+_register("g", _fake_sum_inputs)
+_register("s", _fake_sum_outputs)
+_register("w", _fake_sum_batch)
