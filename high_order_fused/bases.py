@@ -26,18 +26,20 @@ def tabulated(
     knots: Tensor | None = None,
     outside: str = "linear",
     one: Tensor | None = None,
+    span: Interval | None = None,
 ) -> Basis:
     """A piecewise polynomial basis from the values of its functions: the way to add a family.
 
     values: float64 [I|1, M|1, n, q], the n functions of each segment at its lobatto(q) points, of degree
     below q. start: int64 [M], the first function of each segment; K = max(start) + n. interval: M equal
     segments, or knots: [I|1, M+1], strictly increasing. one: coefficients [K] of the function 1, by default
-    ones. The spec is completed with interval and policy. ValueError for an unknown policy, bad interval or knots.
+    ones. span: where the segments' ends are put while the interval still says which segment x is in; only the
+    peers' oddities need it. The spec is completed with interval and policy. ValueError for an unknown policy, bad interval or knots.
     """
     table = values @ torch.tensor(from_values(values.shape[-1]), **HOST)
     size = int(start.max()) + values.shape[-2]
     one = torch.ones(size, **HOST) if one is None else one
-    return _basis(spec, POLYNOMIAL, table, start, interval, knots, outside, one)
+    return _basis(spec, POLYNOMIAL, table, start, interval, knots, outside, one, span)
 
 
 def lagrange(n: int, interval: Interval = (-1.0, 1.0), outside: str = "linear") -> Basis:
@@ -210,21 +212,24 @@ def _basis(
     knots: Tensor | None,
     outside: str,
     one: Tensor,
+    span: Interval | None = None,
 ) -> Basis:
     choice("outside", outside, OUTSIDE)
     if knots is None:
         low, high = ends("interval", interval)
-        edges = uniform_knots(low, high, start.shape[0], torch.float64)
+        domain = torch.tensor([[low, high]], **HOST)
+        edges = uniform_knots(*(span or (low, high)), start.shape[0], torch.float64)
         place = f"interval=({low:g}, {high:g})"
     else:
         edges = _increasing(knots)
         if edges.shape[1] != start.shape[0] + 1:
             raise ValueError(f"knots: got {edges.shape[1]} of them, needs segments + 1 = {start.shape[0] + 1}")
+        domain = edges[:, [0, -1]]
         digest = hashlib.sha256(bytes(edges.flatten().view(torch.uint8).tolist())).hexdigest()[:12]
         place = f"knots=<{edges.shape[0]} x {edges.shape[1]}, {digest}>"
     edges, table, start = with_outer(edges, table, start, kind, outside)
     spec = f"{spec}, {place}, outside={outside!r})"
-    return Basis(spec, kind, outside, edges, table, start, int(start.max()) + table.shape[-2], knots is None, one)
+    return Basis(spec, kind, outside, domain, edges, table, start, int(start.max()) + table.shape[-2], knots is None, one)
 
 
 def _starts(segments: int, stride: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Basis: a family of one-dimensional functions as data. Constructors are in bases.py."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ class Basis:
 
     spec: how it was built, shown by repr and stored with a layer's coefficients.
     kind: POLYNOMIAL or HARMONIC features.     outside: the policy beyond the interval.
-    knots: float64 [I|1, M+1].     table: float64 [I|1, M|1, n, m].     start: int64 [M].
+    domain: float64 [I|1, 2], the interval.     knots: float64 [I|1, M+1], where u is -1 and 1.
+    table: float64 [I|1, M|1, n, m].     start: int64 [M].
     size: K.     uniform: arithmetic lookup instead of a search.
     one: float64 [K], the coefficients of the function 1, where they are known.
     """
@@ -31,6 +32,7 @@ class Basis:
     spec: str
     kind: int
     outside: str
+    domain: Tensor
     knots: Tensor
     table: Tensor
     start: Tensor
@@ -51,8 +53,7 @@ class Basis:
     @property
     def interval(self) -> tuple[float, float]:
         """The interval of the shared grid, or the smallest that holds every feature's."""
-        edges = self.knots if OUTSIDE[self.outside] == NONE else self.knots[:, 1:-1]
-        return edges[:, 0].min().item(), edges[:, -1].max().item()
+        return self.domain[:, 0].min().item(), self.domain[:, 1].max().item()
 
     @property
     def inputs(self) -> int | None:
@@ -70,17 +71,19 @@ class Basis:
     def _build(self, dtype: torch.dtype, device: torch.device) -> Operands:
         knots = self.knots.to(dtype)
         if self.uniform:
-            knots = uniform_knots(*self.interval, self.segments, dtype)
-            knots = knots if OUTSIDE[self.outside] == NONE else widened(knots)
+            outer = OUTSIDE[self.outside] != NONE
+            inner = self.knots[0, 1:-1] if outer else self.knots[0]
+            knots = uniform_knots(inner[0].item(), inner[-1].item(), self.segments, dtype)
+            knots = widened(knots) if outer else knots
         tables = derivative_tables(self.table, self.knots, self.kind).to(dtype)
         layout = Layout(self.kind, int(self.uniform), OUTSIDE[self.outside], self.size, 0)
-        return Operands(knots.to(device), tables.to(device), self.start.to(device), layout)
+        domain = self.domain.to(dtype)
+        return Operands(domain.to(device), knots.to(device), tables.to(device), self.start.to(device), layout)
 
     def derivative(self) -> "Basis":
         """The basis of the derivatives phi_k', over the same coefficients."""
         table = differentiate(self.table, self.knots, self.kind)
-        spec = f"{self.spec}.derivative()"
-        return Basis(spec, self.kind, self.outside, self.knots, table, self.start, self.size, self.uniform)
+        return replace(self, spec=f"{self.spec}.derivative()", table=table, one=None)
 
     def folded(self) -> "Basis":
         """The basis that `pack(..., fold=True)` packs for: each segment's window is its m features."""
@@ -88,7 +91,7 @@ class Basis:
         start = m * torch.arange(segments, device="cpu")
         table = torch.eye(m, **HOST)[None, None]
         spec = f"{self.spec}.folded()"
-        return Basis(spec, self.kind, self.outside, self.knots, table, start, m * segments, self.uniform)
+        return replace(self, spec=spec, table=table, start=start, size=m * segments, one=None)
 
     def tabulate(self, x: Tensor) -> Tensor:
         """phi_k(x), shape (*x.shape, K); with knots per feature the last axis of x counts the features.
@@ -105,7 +108,7 @@ class Basis:
         """
         segment = self._reshaped(x, lambda x, basis: reference.locate(x, basis)[0])
         u = self._reshaped(x, lambda x, basis: reference.locate(x, basis)[1])
-        return segment - (OUTSIDE[self.outside] != NONE), u
+        return segment - int(OUTSIDE[self.outside] != NONE), u
 
     def _reshaped(self, x: Tensor, function: Any) -> Tensor:
         inputs = self.inputs or 1
@@ -122,7 +125,7 @@ class Basis:
         if not isinstance(other, Basis):
             return NotImplemented
         numbers = ("spec", "kind", "outside", "size", "uniform")
-        tensors = ("knots", "table", "start")
+        tensors = ("domain", "knots", "table", "start")
         return all(getattr(self, name) == getattr(other, name) for name in numbers) and all(
             torch.equal(getattr(self, name), getattr(other, name)) for name in tensors
         )

@@ -85,7 +85,7 @@ def _contract(
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis, weight)
     plan = ops.Plan(missing, backends.resolve(x), basis.layout)
-    return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis[:3])
+    return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis[:4])
 
 
 def _check_tensors(x: Tensor, **others: Tensor | None) -> None:

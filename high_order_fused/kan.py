@@ -175,10 +175,12 @@ class KANLinear(nn.Module):
         order, grid = self.spline_order, self.grid.to(torch.float64)
         table = bspline_values(grid, order) @ torch.tensor(self._to_features, dtype=grid.dtype, device=grid.device)
         table = functional.pad(table, (0, 0, 0, 0, 1, 1))  # nothing outside
-        knots, segment = widened(grid), torch.arange(-1, grid.shape[1], device=grid.device)
+        domain, knots = grid[:, [0, -1]], widened(grid)
+        segment = torch.arange(-1, grid.shape[1], device=grid.device)
         start = (segment - order).clamp(0, self.grid_size - 1)
         layout = Layout(POLYNOMIAL, 0, FROZEN, self.grid_size + order, 0)
-        return Operands(knots.to(dtype), derivative_tables(table, knots, POLYNOMIAL).to(dtype), start, layout)
+        tables = derivative_tables(table, knots, POLYNOMIAL).to(dtype)
+        return Operands(domain.to(dtype), knots.to(dtype), tables, start, layout)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KANLinear":
         before = self.grid
@@ -237,3 +239,9 @@ class KAN(nn.Module):
         return torch.stack(
             [layer.regularization_loss(regularize_activation, regularize_entropy) for layer in self.layers]  # type: ignore[operator]
         ).sum()
+
+
+def _least_squares(a: Tensor, b: Tensor) -> Tensor:
+    """The least x with |a x - b| least, of any rank, batched; on the CPU, where LAPACK finds the rank."""
+    solution = torch.linalg.lstsq(a.cpu(), b.cpu(), driver="gelsy").solution
+    return solution.to(a.device)

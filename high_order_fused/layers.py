@@ -222,16 +222,14 @@ def high_order_fc_layers(layer_type: str, **kwargs: Any) -> nn.Module:
 
 
 def _peer_piecewise(n: int, segments: int, length: float, continuous: bool) -> Basis:
-    """The peer's basis for any length: nodes at xi in [-1, 1], where a segment is xi = half (S (x - eta) - 1)."""
+    """The peer's basis for any length: lookup on [-half, half], segments on [-1, 1], nodes at half u."""
     half = 0.5 * length
     if length == 2:
         return bases.piecewise_lagrange(n, segments, (-half, half), continuous, "extrapolate")
     nodes = bases.lobatto(count("n", n))
-    s = torch.arange(count("segments", segments), dtype=torch.float64, device="cpu")[:, None]
-    x = length * ((nodes + 1) / 2 + s) / segments - half
-    xi = half * (segments * (x - (2 * s / segments - 1)) - 1)
-    start = torch.arange(segments, device="cpu") * (n - 1 if continuous else n)
+    start = torch.arange(count("segments", segments), device="cpu") * (n - 1 if continuous else n)
+    values = bases.lagrange_values(nodes, half * nodes)[None, None]
     spec = f"high_order_layers(n={n}, segments={segments}, continuous={continuous}"
     return bases.tabulated(
-        spec, bases.lagrange_values(nodes, xi)[None], start, interval=(-half, half), outside="extrapolate"
+        spec, values, start, interval=(-half, half), span=(-1.0, 1.0), outside="extrapolate"
     )

@@ -1,4 +1,4 @@
-"""A basis as a kernel sees it: three tensors and five integers."""
+"""A basis as a kernel sees it: four tensors and five integers."""
 
 from typing import NamedTuple
 
@@ -24,10 +24,12 @@ class Layout(NamedTuple):
 class Operands(NamedTuple):
     """The tensors of a basis on one device, in the dtype of the lookup (float32 or float64).
 
+    domain [I|1, 2], low and high: the uniform lookup divides it, the outer segments begin at its ends.
     knots [I|1, M+1]; tables [R, I|1, M|1, n, m], one for each derivative order below R; start [M], int64.
     Size-1 axes are shared by all features or segments. M counts the two outer segments, if any.
     """
 
+    domain: Tensor
     knots: Tensor
     tables: Tensor
     start: Tensor

@@ -40,7 +40,7 @@ _SCHEMA = {
     "sum_outputs": "Tensor x, Tensor w, Tensor g",
     "sum_batch": "Tensor x, Tensor g, Tensor? s",
 }
-_BASIS = "Tensor knots, Tensor tables, Tensor start, int[] layout, str backend"
+_BASIS = "Tensor domain, Tensor knots, Tensor tables, Tensor start, int[] layout, str backend"
 
 
 def _fake_sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, *basis: Any) -> Tensor:
@@ -52,7 +52,7 @@ def _fake_sum_outputs(x: Tensor, w: Tensor, g: Tensor, *basis: Any) -> Tensor:
 
 
 def _fake_sum_batch(x: Tensor, g: Tensor, s: Tensor | None, *basis: Any) -> Tensor:
-    return g.new_empty(x.shape[0], x.shape[2], Layout(*basis[3]).size, g.shape[2])
+    return g.new_empty(x.shape[0], x.shape[2], Layout(*basis[4]).size, g.shape[2])
 
 
 def _raw(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
@@ -81,7 +81,7 @@ class _Form(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         g, s, x, w, *basis = ctx.saved_tensors
         grads = _gradients(ctx.plan, cotangent, {"g": g, "s": s, "w": w}, x, basis, ctx.needs_input_grad[1:5])
-        return None, *(grads[slot] for slot in _SLOTS), None, None, None
+        return None, *(grads[slot] for slot in _SLOTS), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, _: None, gt: Tensor | None, st: Tensor | None, xt: Tensor | None, wt: Tensor | None, *rest: Any) -> Tensor:
@@ -141,7 +141,7 @@ def _apply(plan: Plan, g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor 
 
 
 def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
-    """T with one slot missing: slots g, s, w (the missing one None; s None means ones), x, knots, tables, start."""
+    """T with one slot missing: slots g, s, w (the missing one None; s None means ones), x, the basis's tensors."""
     return _apply(plan, slots["g"], slots["s"], x, slots["w"], *basis)
 
 
@@ -162,8 +162,8 @@ def _gradients(
 
 
 def _derivative(plan: Plan, basis: Sequence[Tensor]) -> tuple[Plan, tuple[Tensor, ...]]:
-    knots, tables, start, layout = Operands(*basis, plan.layout).derivative()
-    return plan._replace(layout=layout), (knots, tables, start)
+    *tensors, layout = Operands(*basis, plan.layout).derivative()
+    return plan._replace(layout=layout), tuple(tensors)
 
 
 def _forward_levels() -> int:
@@ -195,7 +195,7 @@ def _register(missing: str, fake: Callable[..., Tensor]) -> None:
         slots = {slot: saved.get(slot) for slot in "gsw"}
         needs = [need.get(slot, False) for slot in _SLOTS]
         grads = _gradients(ctx.plan, cotangent, slots, saved["x"], ctx.saved_tensors[3:], needs)
-        return *(grads[slot] for slot in order), None, None, None, None, None
+        return *(grads[slot] for slot in order), *(None,) * 6
 
     _library.define(f"{name}({_SCHEMA[name]}, {_BASIS}) -> Tensor")
     _library.impl(name, kernel, "CompositeExplicitAutograd")

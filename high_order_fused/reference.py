@@ -19,14 +19,15 @@ def locate(x: Tensor, basis: Operands) -> tuple[Tensor, Tensor]:
     """
     knots, layout = basis.knots, basis.layout
     x = x.to(knots.dtype)
-    edges = knots if layout.outer == NONE else knots[:, 1:-1]
-    low, high, segments = edges[:, 0], edges[:, -1], edges.shape[1] - 1
+    low, high = basis.domain.unbind(1)
+    inner = knots if layout.outer == NONE else knots[:, 1:-1]
+    segments = inner.shape[1] - 1
     if layout.uniform:
         position = (x - low) / (high - low) * segments
         position = torch.where(x.isnan(), 0.0, position).clamp(0, segments - 1)
         segment = position.to(torch.int64)
     else:
-        segment = _search(x.detach(), edges[:, 1:-1])
+        segment = _search(x.detach(), inner[:, 1:-1])
     if layout.outer != NONE:
         segment = torch.where(x < low, 0, torch.where(x > high, segments + 1, segment + 1))
     left, right = _pick(knots, segment), _pick(knots, segment + 1)

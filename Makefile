@@ -1,0 +1,66 @@
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+JOBS ?= 2
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install -qq --disable-pip-version-check
+READY := $(VENV)/.high_order_fused
+NATIVE_SOURCES := $(shell find csrc -type f 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-all lint format bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(READY) ## Install what is missing into $(VENV)
+
+demo: $(READY) ## Fit, differentiate and compare: a tour in the terminal
+	@$(PY) -m high_order_fused demo $(ARGS)
+
+test: $(READY) ## Run the tests, without those marked slow
+	@echo "==> Tests; those marked slow are left to make test-all"
+	@$(PY) -m pytest -n $(JOBS) --benchmark-disable -m 'not slow' $(ARGS)
+
+test-all: $(READY) ## Run every test
+	@$(PY) -m pytest -n $(JOBS) --benchmark-disable $(ARGS)
+
+lint: $(READY) ## Check style, formatting and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy --strict high_order_fused
+
+format: $(READY) ## Put imports and formatting right
+	@$(PY) -m ruff check --select I --fix .
+	@$(PY) -m ruff format .
+
+bench: $(READY) ## Measure against the rivals that are installed
+	@$(PY) -m high_order_fused bench $(ARGS)
+
+clean: ## Remove what was built and cached; the environment stays
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(READY)
+	rm -f high_order_fused/*.so high_order_fused/*.pyd high_order_fused/native_missing.txt
+	find high_order_fused benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@echo "==> Creating $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# torch comes first: resolved together with the rest, pip would take the newest and largest build there is.
+$(READY): pyproject.toml setup.py $(NATIVE_SOURCES) | $(PY)
+	@echo "==> Setting up $(VENV); the first time takes minutes, mostly for PyTorch"
+	@$(PY) -c 'import torch' 2>/dev/null || { echo "==> Installing $(TORCH)"; $(PIP) '$(TORCH)'; }
+	@echo "==> Installing the build tools"
+	@$(PIP) ninja 'pybind11>=2.13' 'setuptools>=77' wheel
+	@echo "==> Building high_order_fused; installing what tests, demo and benchmarks need"
+	@$(PIP) --no-build-isolation -e '.[test,demo,bench,dev]'
+	@echo "==> Installing high-order-layers-torch, the oracle of some tests and a rival in benchmarks"
+	@$(PIP) --no-deps high-order-layers-torch==2.6.0 \
+		|| echo "==> Not to be had: the tests against it will be reported as skipped"
+	@$(PY) -c 'from high_order_fused.native import native_missing; print("==> Native parts:", native_missing() or "built")'
+	@touch $@
