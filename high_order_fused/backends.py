@@ -74,7 +74,9 @@ def use_backend(name: str) -> Iterator[None]:
     global _chosen
     if name != "auto" and name not in _registered:
         why = f" ({_missing[name]})" if name in _missing else ""
-        raise ValueError(f"name: got {name!r}{why}, needs one of {', '.join(map(repr, ('auto', *_registered)))}")
+        raise ValueError(
+            f"name: got {name!r}{why}, needs one of {', '.join(map(repr, ('auto', *_registered)))}"
+        )
     before, _chosen = _chosen, name
     try:
         yield

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .basis import OUTSIDE, Basis, uniform_knots, with_outer
 from .checks import choice, count, ends
-from .features import HARMONIC, HOST, POLYNOMIAL, from_values, lobatto
+from .features import HARMONIC, HOST, POLYNOMIAL, from_values
+from .features import lobatto as lobatto
 
 Interval = tuple[float, float]
 
@@ -34,7 +35,8 @@ def tabulated(
     below q. start: int64 [M], the first function of each segment; K = max(start) + n. interval: M equal
     segments, or knots: [I|1, M+1], strictly increasing. one: coefficients [K] of the function 1, by default
     ones. span: where the segments' ends are put while the interval still says which segment x is in; only the
-    peers' oddities need it. The spec is completed with interval and policy. ValueError for an unknown policy, bad interval or knots.
+    peers' oddities need it. spec: the call as text up to its last bracket; the rest is added.
+    ValueError for an unknown policy, a bad interval or bad knots.
     """
     table = values @ torch.tensor(from_values(values.shape[-1]), **HOST)
     size = int(start.max()) + values.shape[-2]
@@ -49,7 +51,8 @@ def lagrange(n: int, interval: Interval = (-1.0, 1.0), outside: str = "linear") 
     """
     nodes = lobatto(count("n", n))
     values = lagrange_values(nodes, nodes)
-    return tabulated(f"lagrange(n={n}", values[None, None], _starts(1, 0), interval=interval, outside=outside)
+    spec = f"lagrange(n={n}"
+    return tabulated(spec, values[None, None], _starts(1, 0), interval=interval, outside=outside)
 
 
 def piecewise_lagrange(
@@ -64,7 +67,8 @@ def piecewise_lagrange(
 
     Neighbours share the value at their common knot if continuous: K = (n - 1) segments + 1, otherwise
     K = n segments. knots [I|1, segments + 1] replace the equal segments of the interval. ValueError for
-    n < 1, segments < 1. Source: high-order-layers-torch, PiecewisePolynomial, PiecewiseDiscontinuousPolynomial.
+    n < 1, segments < 1.
+    Source: high-order-layers-torch, PiecewisePolynomial, PiecewiseDiscontinuousPolynomial.
     """
     nodes = lobatto(count("n", n))
     start = _starts(count("segments", segments), n - 1 if continuous else n)
@@ -81,14 +85,16 @@ def fourier(n: int, interval: Interval = (-1.0, 1.0), outside: str = "extrapolat
     """
     table = torch.eye(count("n", n), n + (n + 1) % 2, **HOST)  # closed under d/du needs an odd number
     if outside == "linear":
-        raise ValueError("outside: got 'linear', needs 'extrapolate' (periodic), 'clamp' or 'zero' for harmonics")
+        raise ValueError(
+            "outside: got 'linear', needs 'extrapolate' (periodic), 'clamp' or 'zero' for harmonics"
+        )
     table[0, 0] = 0.5
     one = 2 * _first(n)
     return _basis(f"fourier(n={n}", HARMONIC, table[None, None], _starts(1, 0), interval, None, outside, one)
 
 
 def monomial(degree: int, interval: Interval = (-1.0, 1.0), outside: str = "extrapolate") -> Basis:
-    """1, x, x^2, ..., x^degree, of x itself; the interval only says where rounding is least and outside begins.
+    """1, x, x^2, ..., x^degree, of x itself; the interval says where rounding is least, outside begins.
 
     ValueError for degree < 0. Source: polynomial-mlp, calculate_input_powers.
     """
@@ -114,7 +120,11 @@ def legendre(degree: int, interval: Interval = (-1.0, 1.0), outside: str = "line
     """
     u = lobatto(count("degree", degree, 0) + 1)
     return _recurrence(
-        f"legendre(degree={degree}", u, lambda k, p, q: ((2 * k - 1) * u * p - (k - 1) * q) / k, interval, outside
+        f"legendre(degree={degree}",
+        u,
+        lambda k, p, q: ((2 * k - 1) * u * p - (k - 1) * q) / k,
+        interval,
+        outside,
     )
 
 
@@ -127,7 +137,7 @@ def bspline(
 ) -> Basis:
     """B-splines of a degree: over equal segments of an interval, or over knot vectors for each feature.
 
-    knots: whole knot vectors [I|1, segments + 2 degree + 1], strictly increasing, which then say the number of
+    knots: whole knot vectors [I|1, segments + 2 degree + 1], strictly increasing, which say how many
     segments; the domain is between the knots number `degree` and `degree + segments`. K = segments + degree;
     inside the domain the splines sum to 1. ValueError for degree < 0, segments < 1, bad knots.
     Source: C. de Boor, A Practical Guide to Splines, chapter IX.
@@ -142,7 +152,9 @@ def bspline(
         full = _increasing(knots)
         segments = full.shape[1] - 2 * degree - 1
         if segments < 1:
-            raise ValueError(f"knots: got {full.shape[1]} of them, needs at least 2 degree + 2 = {2 * degree + 2}")
+            raise ValueError(
+                f"knots: got {full.shape[1]} of them, needs at least 2 degree + 2 = {2 * degree + 2}"
+            )
         inner = full[:, degree : degree + segments + 1]
     values = bspline_values(full, degree)[:, degree : degree + segments]
     spec = f"bspline(degree={degree}, segments={segments}"
@@ -194,7 +206,7 @@ def bspline_values(knots: Tensor, degree: int) -> Tensor:
 def _recurrence(
     spec: str, first: Tensor, step: Callable[[int, Tensor, Tensor], Tensor], interval: Interval, outside: str
 ) -> Basis:
-    """One segment with p_0 = 1, p_1 = first, p_k = step(k, p_(k-1), p_(k-2)), at the q = degree + 1 points."""
+    """One segment with p_0 = 1, p_1 = first, p_k = step(k, p_(k-1), p_(k-2)); first at degree + 1 points."""
     p = [torch.ones_like(first), first]
     for k in range(2, first.shape[0]):
         p.append(step(k, p[-1], p[-2]))
@@ -223,13 +235,26 @@ def _basis(
     else:
         edges = _increasing(knots)
         if edges.shape[1] != start.shape[0] + 1:
-            raise ValueError(f"knots: got {edges.shape[1]} of them, needs segments + 1 = {start.shape[0] + 1}")
+            raise ValueError(
+                f"knots: got {edges.shape[1]} of them, needs segments + 1 = {start.shape[0] + 1}"
+            )
         domain = edges[:, [0, -1]]
         digest = hashlib.sha256(bytes(edges.flatten().view(torch.uint8).tolist())).hexdigest()[:12]
         place = f"knots=<{edges.shape[0]} x {edges.shape[1]}, {digest}>"
     edges, table, start = with_outer(edges, table, start, kind, outside)
     spec = f"{spec}, {place}, outside={outside!r})"
-    return Basis(spec, kind, outside, domain, edges, table, start, int(start.max()) + table.shape[-2], knots is None, one)
+    return Basis(
+        spec,
+        kind,
+        outside,
+        domain,
+        edges,
+        table,
+        start,
+        int(start.max()) + table.shape[-2],
+        knots is None,
+        one,
+    )
 
 
 def _starts(segments: int, stride: int) -> Tensor:

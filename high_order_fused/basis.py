@@ -156,11 +156,13 @@ def uniform_knots(low: float, high: float, segments: int, dtype: torch.dtype) ->
     return knots[None]
 
 
-def with_outer(knots: Tensor, table: Tensor, start: Tensor, kind: int, outside: str) -> tuple[Tensor, Tensor, Tensor]:
+def with_outer(
+    knots: Tensor, table: Tensor, start: Tensor, kind: int, outside: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Add the two outer segments of a policy ("linear", "clamp", "zero") to knots, table and start."""
     if OUTSIDE[outside] == NONE:
         return knots, table, start
-    n, m = table.shape[-2:]
+    m = table.shape[-1]
     ends = features(torch.tensor([-1.0, 1.0], **HOST), m, kind).T
     value = table[:, [0, -1]] @ ends  # [I|1, 2, n, 2]: first and last segment, at their two ends
     value = torch.stack([value[:, 0, :, 0], value[:, 1, :, 1]], 1)
@@ -169,7 +171,9 @@ def with_outer(knots: Tensor, table: Tensor, start: Tensor, kind: int, outside: 
         outer = torch.zeros_like(outer)
     elif outside == "linear" and m > 1:
         steep = differentiate(table.expand(-1, start.shape[0], -1, -1), knots, kind)[:, [0, -1]] @ ends
-        rise = torch.stack([steep[:, 0, :, 0], steep[:, 1, :, 1]], 1) * (knots[:, -1:] - knots[:, :1])[..., None]
+        rise = (
+            torch.stack([steep[:, 0, :, 0], steep[:, 1, :, 1]], 1) * (knots[:, -1:] - knots[:, :1])[..., None]
+        )
         outer[:, 0, :, 0] -= rise[:, 0]  # the outer segments are as wide as the interval
         outer[:, 1, :, 1] += rise[:, 1]
     table = torch.cat([outer[:, :1], table.expand(-1, start.shape[0], -1, -1), outer[:, 1:]], 1)
@@ -180,5 +184,3 @@ def widened(knots: Tensor) -> Tensor:
     """Knots with an outer segment, as wide as the interval, on each side."""
     width = knots[..., -1:] - knots[..., :1]
     return torch.cat([knots[..., :1] - width, knots, knots[..., -1:] + width], -1)
-
-

@@ -7,13 +7,16 @@ constant. At u = -1 and u = +1 every one but a hat is exactly 0, so nodes on the
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 POLYNOMIAL, HARMONIC = 0, 1
 
-Matrix = tuple[tuple[float, ...], ...]  # plain numbers: they stay real while a compiler traces with fake tensors
+Matrix = tuple[
+    tuple[float, ...], ...
+]  # plain numbers: they stay real while a compiler traces with fake tensors
 
 
 def polynomial_features(u: Tensor, m: int) -> Tensor:
@@ -44,7 +47,8 @@ def features(u: Tensor, m: int, kind: int) -> Tensor:
     return polynomial_features(u, m) if kind == POLYNOMIAL else harmonic_features(u, m)
 
 
-HOST = {"dtype": torch.float64, "device": "cpu"}  # tables are made here whatever the default device and dtype
+# where tables are made, whatever the default device and dtype
+HOST: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 
 def lobatto(n: int, device: torch.device | str = "cpu") -> Tensor:

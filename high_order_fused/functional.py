@@ -31,24 +31,26 @@ def link(x: Tensor, weight: Tensor, basis: Basis | Operands, scale: Tensor | Non
         raise ValueError(f"scale: got shape {_shape(scale)}, needs that of x, {_shape(x)}")
     rows = (x.shape[0] if grouped else 1, math.prod(x.shape[grouped:-1]), x.shape[-1])
     w = weight if grouped else weight.unsqueeze(0)
-    y = _contract("g", None, None if scale is None else scale.reshape(rows), x.reshape(rows), w, basis, "weight")
+    y = _contract(
+        "g", None, None if scale is None else scale.reshape(rows), x.reshape(rows), w, basis, "weight"
+    )
     return y.reshape(*x.shape[:-1], weight.shape[-1])
 
 
 def sum_inputs(x: Tensor, w: Tensor, basis: Basis | Operands, s: Tensor | None = None) -> Tensor:
-    """y[e,b,o] = sum_i s[e,b,i] f_oi(x[e,b,i]): x, s [E, B, I], w [E, I, K, O], y [E, B, O]; errors as `link`."""
+    """y[e,b,o] = sum_i s[e,b,i] f_oi(x[e,b,i]); x, s [E, B, I], w [E, I, K, O]. Errors as `link`."""
     _check_tensors(x, w=w, s=s)
     return _contract("g", None, s, x, w, basis)
 
 
 def sum_outputs(x: Tensor, w: Tensor, basis: Basis | Operands, g: Tensor) -> Tensor:
-    """r[e,b,i] = sum_o g[e,b,o] f_oi(x[e,b,i]): x, r [E, B, I], w [E, I, K, O], g [E, B, O]; errors as `link`."""
+    """r[e,b,i] = sum_o g[e,b,o] f_oi(x[e,b,i]); x [E,B,I], w [E,I,K,O], g [E,B,O]. Errors as `link`."""
     _check_tensors(x, w=w, g=g)
     return _contract("s", g, None, x, w, basis)
 
 
 def sum_batch(x: Tensor, g: Tensor, basis: Basis | Operands, s: Tensor | None = None) -> Tensor:
-    """v[e,i,k,o] = sum_b g[e,b,o] s[e,b,i] phi_k(x[e,b,i]): x, s [E, B, I], g [E, B, O]; errors as `link`."""
+    """v[e,i,k,o] = sum_b g[e,b,o] s[e,b,i] phi_k(x[e,b,i]); x, s [E, B, I], g [E, B, O]. Errors as `link`."""
     _check_tensors(x, g=g, s=s)
     return _contract("w", g, s, x, None, basis)
 
@@ -85,7 +87,7 @@ def _contract(
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis, weight)
     plan = ops.Plan(missing, backends.resolve(x), basis.layout)
-    return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis[:4])
+    return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis.tensors)
 
 
 def _check_tensors(x: Tensor, **others: Tensor | None) -> None:
@@ -116,9 +118,13 @@ def _check_shapes(
         raise ValueError(f"g: got shape {_shape(g)}, needs [{groups}, {batch}, out]")
     if w is not None:
         if w.dim() != 4 or w.shape[2] != basis.layout.size:
-            raise ValueError(f"{weight}: got shape {_shape(w)}, needs K = {basis.layout.size} coefficients in [..., in, K, out]")
+            raise ValueError(
+                f"{weight}: got shape {_shape(w)}, needs K = {basis.layout.size} in [..., in, K, out]"
+            )
         if w.shape[:2] != (groups, inputs):
-            raise ValueError(f"x: got shape {_shape(x)}, needs [{w.shape[0]}, ..., {w.shape[1]}] for {weight} {_shape(w)}")
+            raise ValueError(
+                f"x: got shape {_shape(x)}, needs [{w.shape[0]}, ..., {w.shape[1]}] for {weight} {_shape(w)}"
+            )
         if g is not None and g.shape[2] != w.shape[3]:
             raise ValueError(f"g: got shape {_shape(g)}, needs [{groups}, {batch}, {w.shape[3]}]")
     own = max(basis.knots.shape[0], basis.tables.shape[1])

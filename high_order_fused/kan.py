@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,8 +47,14 @@ class KANLinear(nn.Module):
         grid_range: Sequence[float] = (-1.0, 1.0),
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = count("in_features", in_features), count("out_features", out_features)
-        self.grid_size, self.spline_order = count("grid_size", grid_size), count("spline_order", spline_order, 0)
+        self.in_features, self.out_features = (
+            count("in_features", in_features),
+            count("out_features", out_features),
+        )
+        self.grid_size, self.spline_order = (
+            count("grid_size", grid_size),
+            count("spline_order", spline_order, 0),
+        )
         low, high = ends("grid_range", tuple(grid_range))  # type: ignore[arg-type]
         self.scale_noise, self.scale_base, self.scale_spline = scale_noise, scale_base, scale_spline
         self.enable_standalone_scale_spline, self.grid_eps = enable_standalone_scale_spline, grid_eps
@@ -63,7 +70,7 @@ class KANLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew: kaiming-uniform base and scaler, splines fitted to small noise at the knots."""
+        """Draw the weights anew: kaiming-uniform base and scaler, splines fitted to noise at the knots."""
         nn.init.kaiming_uniform_(self.base_weight, a=math.sqrt(5) * self.scale_base)
         with torch.no_grad():
             shape = (self.grid_size + 1, self.in_features, self.out_features)
@@ -87,7 +94,7 @@ class KANLinear(nn.Module):
         return base + link(x, self.scaled_spline_weight.permute(1, 2, 0), self._basis(lookup_dtype(x)))
 
     def b_splines(self, x: Tensor) -> Tensor:
-        """The B-splines at x [N, in]: [N, in, grid_size + spline_order], in the dtype of x; 0 outside the grid."""
+        """The B-splines at x [N, in]: [N, in, grid_size + spline_order], in x's dtype; 0 outside the grid."""
         self._check(x)
         rows = x.reshape(1, -1, self.in_features)
         splines = expand(rows, self._basis(lookup_dtype(x))).to(x.dtype)
@@ -116,7 +123,9 @@ class KANLinear(nn.Module):
         self._check(x)
         x = x.reshape(-1, self.in_features).to(self.grid.dtype)
         if x.shape[0] == 0 or not bool(x.isfinite().all()):
-            raise ValueError(f"x: got {x.shape[0]} rows with {int((~x.isfinite()).sum())} not finite, needs finite rows")
+            raise ValueError(
+                f"x: got {x.shape[0]} rows, {int((~x.isfinite()).sum())} values not finite, needs finite rows"
+            )
         old, grid = self.b_splines(x), self._adapted_grid(x, margin)
         if not bool((grid.diff(dim=1) > 0).all()):
             raise ValueError(f"margin: got {margin} with constant data, needs more for knots that increase")
@@ -131,12 +140,16 @@ class KANLinear(nn.Module):
         ordered = x.sort(dim=0).values
         picks = torch.linspace(0, x.shape[0] - 1, size + 1, dtype=torch.int64, device=x.device)
         step = (ordered[-1] - ordered[0] + 2 * margin) / size
-        uniform = torch.arange(size + 1, dtype=x.dtype, device=x.device).unsqueeze(1) * step + ordered[0] - margin
+        uniform = (
+            torch.arange(size + 1, dtype=x.dtype, device=x.device).unsqueeze(1) * step + ordered[0] - margin
+        )
         inner = self.grid_eps * uniform + (1 - self.grid_eps) * ordered[picks]
         beyond = torch.arange(1, order + 1, device=x.device).unsqueeze(1) * step
         return torch.cat([inner[:1] - beyond.flip(0), inner, inner[-1:] + beyond]).T
 
-    def regularization_loss(self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0) -> Tensor:
+    def regularization_loss(
+        self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
+    ) -> Tensor:
         """L1 of the spline coefficients, and the entropy of its distribution over the edges (0 log 0 = 0)."""
         l1 = self.spline_weight.abs().mean(-1)
         total = l1.sum()
@@ -173,7 +186,9 @@ class KANLinear(nn.Module):
     @torch.no_grad()
     def _tabulate(self, dtype: torch.dtype) -> Operands:
         order, grid = self.spline_order, self.grid.to(torch.float64)
-        table = bspline_values(grid, order) @ torch.tensor(self._to_features, dtype=grid.dtype, device=grid.device)
+        table = bspline_values(grid, order) @ torch.tensor(
+            self._to_features, dtype=grid.dtype, device=grid.device
+        )
         table = functional.pad(table, (0, 0, 0, 0, 1, 1))  # nothing outside
         domain, knots = grid[:, [0, -1]], widened(grid)
         segment = torch.arange(-1, grid.shape[1], device=grid.device)
@@ -184,7 +199,7 @@ class KANLinear(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KANLinear":
         before = self.grid
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.grid.dtype in (torch.float16, torch.bfloat16):  # knots must stay apart
             self.grid = before.to(self.grid.device, torch.promote_types(before.dtype, torch.float32))
         return self
@@ -223,7 +238,7 @@ class KAN(nn.Module):
                 grid_eps=grid_eps,
                 grid_range=grid_range,
             )
-            for in_features, out_features in zip(layers_hidden[:-1], layers_hidden[1:], strict=True)
+            for in_features, out_features in pairwise(layers_hidden)
         )
 
     def forward(self, x: Tensor, update_grid: bool = False, corrected: bool = False) -> Tensor:
@@ -234,14 +249,15 @@ class KAN(nn.Module):
             x = layer(x)
         return x
 
-    def regularization_loss(self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0) -> Tensor:
+    def regularization_loss(
+        self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
+    ) -> Tensor:
         """The sum of the layers' losses."""
-        return torch.stack(
-            [layer.regularization_loss(regularize_activation, regularize_entropy) for layer in self.layers]  # type: ignore[operator]
-        ).sum()
+        weights = regularize_activation, regularize_entropy
+        return torch.stack([layer.regularization_loss(*weights) for layer in self.layers]).sum()  # type: ignore[operator]
 
 
 def _least_squares(a: Tensor, b: Tensor) -> Tensor:
     """The least x with |a x - b| least, of any rank, batched; on the CPU, where LAPACK finds the rank."""
-    solution = torch.linalg.lstsq(a.cpu(), b.cpu(), driver="gelsy").solution
+    solution: Tensor = torch.linalg.lstsq(a.cpu(), b.cpu(), driver="gelsy").solution
     return solution.to(a.device)

@@ -1,7 +1,7 @@
 """The peers' fully connected layers that sum functions, by their names, arguments and state dicts.
 
-Classes and `high_order_fc_layers` are those of high-order-layers-torch; `PolynomialLayer` (polynomial-mlp) and
-`PRePU` can be imported from here too.
+`high_order_fc_layers` and its classes are those of high-order-layers-torch; `PolynomialLayer` of polynomial-mlp
+and `PRePU` can be imported from here too.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,10 @@ class _PeerLayer(nn.Module):
         initialize: Callable[[Tensor], Any],
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = count("in_features", in_features), count("out_features", out_features)
+        self.in_features, self.out_features = (
+            count("in_features", in_features),
+            count("out_features", out_features),
+        )
         self.basis, self.periodicity = basis, periodicity
         self.w = nn.Parameter(torch.empty(out_features, in_features, basis.size, device=device))
         initialize(self.w.data)
@@ -110,8 +113,8 @@ class PiecewisePolynomial(_PiecewiseLayer):
 
     `w` [out, in, (n - 1) segments + 1] holds the values at the nodes; outside [-length/2, length/2] the end
     polynomials go on. Edges start as constants from U[0, weight_magnitude / in). For length other than 2 the
-    peer looks up segments on [-length/2, length/2] but places nodes on [-1, 1] of a stretched coordinate; this
-    is reproduced, `consistent_length=True` puts the nodes where the segments are. Other keywords are ignored,
+    peer looks up segments on [-length/2, length/2] but places nodes on [-1, 1] of a stretched coordinate;
+    this is reproduced, `consistent_length=True` puts the nodes where the segments are. Other keywords are ignored,
     as by the peer, `initialize` among them. Source: high-order-layers-torch, PiecewisePolynomial.
     """
 
@@ -119,8 +122,9 @@ class PiecewisePolynomial(_PiecewiseLayer):
 
 
 class PiecewiseDiscontinuousPolynomial(_PiecewiseLayer):
-    """Layer "discontinuous": as `PiecewisePolynomial` with every segment's n values its own, `w` [out, in, n segments].
+    """Layer "discontinuous": as `PiecewisePolynomial`, each segment with n values of its own.
 
+    `w` [out, in, n segments].
     Source: high-order-layers-torch, PiecewiseDiscontinuousPolynomial.
     """
 
@@ -128,7 +132,7 @@ class PiecewiseDiscontinuousPolynomial(_PiecewiseLayer):
 
 
 class _FunctionLayer(_PeerLayer):
-    """One function an edge over the whole interval; an input feature axis of size 1 serves all in_features."""
+    """One function an edge over the whole interval; an input of one feature serves all in_features."""
 
     def __init__(
         self,
@@ -142,7 +146,11 @@ class _FunctionLayer(_PeerLayer):
     ) -> None:
         bound = weight_magnitude / count("in_features", in_features)
         constants = initialize == "constant_random"
-        draw = (lambda w: init.peer_constants_(w, weight_magnitude)) if constants else (lambda w: w.uniform_(-bound, bound))
+        draw = (
+            (lambda w: init.peer_constants_(w, weight_magnitude))
+            if constants
+            else (lambda w: w.uniform_(-bound, bound))
+        )
         super().__init__(basis, in_features, out_features, periodicity, device, draw)
         self.result = nn.Parameter(torch.zeros(out_features))  # unused; the peer's checkpoints hold it
 
@@ -153,8 +161,8 @@ class _FunctionLayer(_PeerLayer):
 class Polynomial(_FunctionLayer):
     """Layer "polynomial": a polynomial through n Chebyshev-Lobatto nodes on [-length/2, length/2], per edge.
 
-    `w` [out, in, n] holds the values at the nodes; `result` [out] is unused, for the peer's checkpoints. Edges
-    start as constants from U[0, weight_magnitude / in), or with another `initialize` all coefficients from
+    `w` [out, in, n] holds the values at the nodes; `result` [out] is unused, for the peer's checkpoints.
+    Edges start as constants from U[0, weight_magnitude / in), or with another `initialize` all coefficients from
     U(-weight_magnitude / in, weight_magnitude / in). Source: high-order-layers-torch, Polynomial.
     """
 
@@ -182,7 +190,9 @@ class FourierSeries(_FunctionLayer):
     Source: high-order-layers-torch, FourierSeries.
     """
 
-    def __init__(self, n: int, in_features: int, out_features: int, length: float = 2.0, **ignored: Any) -> None:
+    def __init__(
+        self, n: int, in_features: int, out_features: int, length: float = 2.0, **ignored: Any
+    ) -> None:
         super().__init__(bases.fourier(n, (-0.5 * length, 0.5 * length)), in_features, out_features)
         self.n, self.length = n, length
 

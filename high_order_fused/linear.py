@@ -12,8 +12,8 @@ from .functional import link
 class HighOrderLinear(nn.Module):
     """y[..., o] = sum_i f_oi(x[..., i]), every f_oi a learned function in a basis; in place of nn.Linear.
 
-    x [..., in_features], y [..., out_features]. Parameter `weight` [in_features, K, out_features], contiguous,
-    initialised to a random constant an edge (`init.random_constants_`). There is no bias: constants are in the
+    x [..., in_features], y [..., out_features]. Parameter `weight` [in_features, K, out_features], contiguous;
+    every edge begins as a random constant (`init.random_constants_`). There is no bias: constants are in the
     span. What happens outside the interval is the basis's policy. The state dict carries the basis's spec;
     loading coefficients of another one raises ValueError.
     """
@@ -30,13 +30,20 @@ class HighOrderLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = count("in_features", in_features), count("out_features", out_features)
+        self.in_features, self.out_features = (
+            count("in_features", in_features),
+            count("out_features", out_features),
+        )
         if not isinstance(basis, Basis):
-            raise TypeError(f"basis: got {type(basis).__name__}, needs a Basis, for example hof.bases.lagrange(4)")
+            raise TypeError(
+                f"basis: got {type(basis).__name__}, needs a Basis, for example hof.bases.lagrange(4)"
+            )
         if basis.inputs not in (None, in_features):
             raise ValueError(f"basis: got knots for {basis.inputs} features, needs one row or {in_features}")
         self.basis = basis
-        self.weight = nn.Parameter(torch.empty(in_features, basis.size, out_features, device=device, dtype=dtype))
+        self.weight = nn.Parameter(
+            torch.empty(in_features, basis.size, out_features, device=device, dtype=dtype)
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -1,5 +1,6 @@
 """A basis as a kernel sees it: four tensors and five integers."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,17 @@ class Operands(NamedTuple):
     tables: Tensor
     start: Tensor
     layout: Layout
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], layout: Layout) -> "Operands":
+        """From the four tensors in order."""
+        domain, knots, tables, start = tensors
+        return cls(domain, knots, tables, start, layout)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four tensors in order."""
+        return self.domain, self.knots, self.tables, self.start
 
     def derivative(self) -> "Operands":
         """The operands of the derivative with respect to x."""

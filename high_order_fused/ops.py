@@ -6,7 +6,7 @@ basis. A tangent of x enters as s. So derivatives of any order are these same th
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -84,7 +84,15 @@ class _Form(torch.autograd.Function):
         return None, *(grads[slot] for slot in _SLOTS), None, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, _: None, gt: Tensor | None, st: Tensor | None, xt: Tensor | None, wt: Tensor | None, *rest: Any) -> Tensor:
+    def jvp(
+        ctx: Any,
+        _: None,
+        gt: Tensor | None,
+        st: Tensor | None,
+        xt: Tensor | None,
+        wt: Tensor | None,
+        *rest: Any,
+    ) -> Tensor:
         g, s, x, w, *basis = ctx.saved_tensors
         plan, slots = ctx.plan, {"g": g, "s": s, "w": w}
         parts = [
@@ -105,24 +113,26 @@ class _Form(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, *tensors: Tensor | None) -> tuple[Tensor, int]:
-        dims = in_dims[1:]
-        copies = info.batch_size
-        moved = [t if t is None or d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
+        copies, dims = info.batch_size, in_dims[1:]
+        pairs = list(zip(tensors, dims, strict=True))
         if any(d is not None for d in dims[4:]):  # a basis for each copy: one call for each
-            rows = ([t if d is None else t[v] for t, d in zip(moved, dims, strict=True)] for v in range(copies))
+            rows = (
+                [t if t is None or d is None else t.select(d, v) for t, d in pairs] for v in range(copies)
+            )
             return torch.stack([_apply(plan, *row) for row in rows]), 0
-        spread = [t if t is None or d is not None else t.expand(copies, *t.shape) for t, d in zip(moved, dims, strict=True)]
-        g, s, x, w = spread[:4]
+        g, s, x, w = (
+            t if t is None else t.expand(copies, *t.shape) if d is None else t.movedim(d, 0)
+            for t, d in pairs[:4]
+        )
         if dims[3] is None and plan.missing != "w":  # shared coefficients: the copies are more rows
-            g, s, x = (None if t is None else t.transpose(0, 1).flatten(1, 2) for t in (g, s, x))
-            result = _apply(plan, g, s, x, moved[3], *moved[4:])
-            return result.unflatten(1, (copies, -1)), 1
-        g, s, x, w = (None if t is None else t.flatten(0, 1) for t in (g, s, x, w))
-        return _apply(plan, g, s, x, w, *moved[4:]).unflatten(0, (copies, -1)), 0
+            g, s, x = (t if t is None else t.transpose(0, 1).flatten(1, 2) for t in (g, s, x))
+            return _apply(plan, g, s, x, *tensors[3:]).unflatten(1, (copies, -1)), 1
+        g, s, x, w = (t if t is None else t.flatten(0, 1) for t in (g, s, x, w))
+        return _apply(plan, g, s, x, w, *tensors[4:]).unflatten(0, (copies, -1)), 0
 
 
-@torch.compiler.allow_in_graph
-def _apply(plan: Plan, g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, *basis: Tensor) -> Tensor:
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def _apply(plan: Plan, *tensors: Tensor | None) -> Tensor:
     result: Tensor
     if _forward_levels() > 1:
         # forward mode inside forward mode drops tangents of an autograd.Function (pytorch#197867);
@@ -133,16 +143,18 @@ def _apply(plan: Plan, g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor 
                 "call it without compiling, or put reverse mode outside (torch.func.hessian)"
             )
         name, order = _RAW[plan.missing]
-        tensors = {"g": g, "s": s, "x": x, "w": w}
-        result = getattr(reference, name)(*(tensors[slot] for slot in order), Operands(*basis, plan.layout))
+        slots = dict(zip(_SLOTS, tensors[:4], strict=True))
+        basis = Operands.of(cast("tuple[Tensor, ...]", tensors[4:]), plan.layout)
+        result = getattr(reference, name)(*(slots[slot] for slot in order), basis)
     else:
-        result = _Form.apply(plan, g, s, x, w, *basis)
+        result = _Form.apply(plan, *tensors)  # type: ignore[no-untyped-call]
     return result
 
 
 def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
-    """T with one slot missing: slots g, s, w (the missing one None; s None means ones), x, the basis's tensors."""
-    return _apply(plan, slots["g"], slots["s"], x, slots["w"], *basis)
+    """T with one slot missing: None in `slots`; no s means ones. basis: the tensors of `Operands`."""
+    result: Tensor = _apply(plan, slots["g"], slots["s"], x, slots["w"], *basis)
+    return result
 
 
 def _gradients(
@@ -150,10 +162,11 @@ def _gradients(
 ) -> dict[str, Tensor | None]:
     """The gradients of g, s, x, w where needed: the only backward rule."""
     full = {**slots, plan.missing: cotangent}
-    wanted = {slot for slot, need in zip(_SLOTS, needs, strict=True) if need}
+    wanted = [slot for slot, need in zip(_SLOTS, needs, strict=True) if need]
     grads: dict[str, Tensor | None] = dict.fromkeys(_SLOTS)
-    for slot in wanted - {"x"}:
-        grads[slot] = form(plan._replace(missing=slot), {**full, slot: None}, x, basis)
+    for slot in wanted:
+        if slot != "x":
+            grads[slot] = form(plan._replace(missing=slot), {**full, slot: None}, x, basis)
     if "x" in wanted:
         steep, tables = _derivative(plan._replace(missing="s"), basis)
         slope = form(steep, {**full, "s": None}, x, tables)
@@ -161,9 +174,9 @@ def _gradients(
     return grads
 
 
-def _derivative(plan: Plan, basis: Sequence[Tensor]) -> tuple[Plan, tuple[Tensor, ...]]:
-    *tensors, layout = Operands(*basis, plan.layout).derivative()
-    return plan._replace(layout=layout), tuple(tensors)
+def _derivative(plan: Plan, basis: Sequence[Tensor]) -> tuple[Plan, Sequence[Tensor]]:
+    operands = Operands.of(basis, plan.layout).derivative()
+    return plan._replace(layout=operands.layout), operands.tensors
 
 
 def _forward_levels() -> int:
@@ -181,7 +194,7 @@ def _register(missing: str, fake: Callable[..., Tensor]) -> None:
     def kernel(*arguments: Any) -> Tensor:
         *tensors, layout, backend = arguments
         run = getattr(backends.get(backend), name)
-        result: Tensor = run(*tensors[:3], Operands(*tensors[3:], Layout(*layout)))
+        result: Tensor = run(*tensors[:3], Operands.of(tensors[3:], Layout(*layout)))
         return result
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -22,12 +22,19 @@ class PolynomialLayer(nn.Module):
     Source: polynomial-mlp, PolynomialLayer.
     """
 
-    def __init__(self, in_features: int, out_features: int, polynomial_degree: int, dense: bool = True) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, polynomial_degree: int, dense: bool = True
+    ) -> None:
         super().__init__()
-        self.in_features, self.out_features = count("in_features", in_features), count("out_features", out_features)
+        self.in_features, self.out_features = (
+            count("in_features", in_features),
+            count("out_features", out_features),
+        )
         self.polynomial_degree, self.dense = count("polynomial_degree", polynomial_degree, 0), dense
         self.basis = bases.monomial(polynomial_degree)
-        self.weight = nn.Parameter(torch.empty(out_features if dense else 1, in_features, polynomial_degree + 1))
+        self.weight = nn.Parameter(
+            torch.empty(out_features if dense else 1, in_features, polynomial_degree + 1)
+        )
         with torch.no_grad():
             for degree in range(polynomial_degree + 1):
                 bound = 0.01 / max(degree, 1) ** 2

@@ -73,8 +73,8 @@ def sum_outputs(x: Tensor, w: Tensor, g: Tensor, basis: Operands) -> Tensor:
 def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """v[e,i,k,o] = sum_b g[e,b,o] s[e,b,i] phi_k(x[e,b,i]), in the dtype of g. No s means ones."""
     phi = _scaled(expand(x, basis), s)
-    v = phi.flatten(2).mT @ g.to(phi.dtype)
-    return v.unflatten(1, phi.shape[2:]).to(g.dtype)
+    v: Tensor = phi.flatten(2).mT @ g.to(phi.dtype)
+    return v.view(v.shape[0], *phi.shape[2:], v.shape[2]).to(g.dtype)
 
 
 def _scaled(phi: Tensor, s: Tensor | None) -> Tensor:

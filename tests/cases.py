@@ -9,15 +9,22 @@ from high_order_fused.basis import OUTSIDE
 
 INPUTS = 3  # features of the cases that have knots of their own
 KNOTS = torch.tensor([[-1.0, -0.4, 0.1, 0.8], [-0.9, -0.3, 0.0, 1.1], [-1.2, 0.2, 0.3, 0.9]])
-SPLINE_KNOTS = torch.tensor([[-2.0, -1.3, -0.9, -0.2, 0.4, 1.0, 1.7, 2.1]] * INPUTS) + torch.arange(INPUTS)[:, None] * 0.05
+SPLINE_KNOTS = (
+    torch.tensor([[-2.0, -1.3, -0.9, -0.2, 0.4, 1.0, 1.7, 2.1]] * INPUTS)
+    + torch.arange(INPUTS)[:, None] * 0.05
+)
 
 FAMILIES = {
     "lagrange": lambda outside: bases.lagrange(4, outside=outside),
     "lagrange-1": lambda outside: bases.lagrange(1, outside=outside),
     "lagrange-2": lambda outside: bases.lagrange(2, (-2.0, 0.5), outside=outside),
     "piecewise_lagrange-continuous": lambda outside: bases.piecewise_lagrange(4, 3, outside=outside),
-    "piecewise_lagrange-discontinuous": lambda outside: bases.piecewise_lagrange(3, 5, (-1.5, 1.0), False, outside),
-    "piecewise_lagrange-constant": lambda outside: bases.piecewise_lagrange(1, 4, continuous=False, outside=outside),
+    "piecewise_lagrange-discontinuous": lambda outside: bases.piecewise_lagrange(
+        3, 5, (-1.5, 1.0), False, outside
+    ),
+    "piecewise_lagrange-constant": lambda outside: bases.piecewise_lagrange(
+        1, 4, continuous=False, outside=outside
+    ),
     "piecewise_lagrange-knots": lambda outside: bases.piecewise_lagrange(3, 3, outside=outside, knots=KNOTS),
     "fourier": lambda outside: bases.fourier(5, outside=outside),
     "fourier-even": lambda outside: bases.fourier(4, (-0.5, 1.5), outside=outside),
@@ -29,7 +36,10 @@ FAMILIES = {
     "bspline-knots": lambda outside: bases.bspline(2, knots=SPLINE_KNOTS, outside=outside),
 }
 
-POLICIES = {family: [p for p in OUTSIDE if not (family.startswith("fourier") and p == "linear")] for family in FAMILIES}
+POLICIES = {
+    family: [p for p in OUTSIDE if not (family.startswith("fourier") and p == "linear")]
+    for family in FAMILIES
+}
 CASES = {f"{family}-{policy}": (family, policy) for family in FAMILIES for policy in POLICIES[family]}
 
 
@@ -43,7 +53,9 @@ def constructors():
     return {
         name
         for name, function in inspect.getmembers(bases, inspect.isfunction)
-        if function.__module__ == bases.__name__ and not name.startswith("_") and name != "tabulated"
+        if function.__module__ == bases.__name__
+        and not name.startswith("_")
+        and name != "tabulated"
         and inspect.signature(function).return_annotation is bases.Basis
     }
 

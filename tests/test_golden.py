@@ -8,7 +8,11 @@ from high_order_fused.kan import KANLinear
 from high_order_fused.layers import high_order_fc_layers
 from tests.support import difference, golden, golden_names
 
-SUMS = [n for kind in ("continuous", "discontinuous", "polynomial", "fourier") for n in golden_names(f"hol-fc-{kind}-*")]
+SUMS = [
+    n
+    for kind in ("continuous", "discontinuous", "polynomial", "fourier")
+    for n in golden_names(f"hol-fc-{kind}-*")
+]
 
 
 def compare(layer, values):
@@ -110,7 +114,11 @@ def test_length_four_consistent(kind):
 
 def kan_by_hand(scaler):
     layer = KANLinear(2, 1, enable_standalone_scale_spline=scaler)
-    state = {"base_weight": torch.tensor([[0.5, -0.25]]), "spline_weight": counted((1, 2, 8)), "grid": layer.grid}
+    state = {
+        "base_weight": torch.tensor([[0.5, -0.25]]),
+        "spline_weight": counted((1, 2, 8)),
+        "grid": layer.grid,
+    }
     if scaler:
         state["spline_scaler"] = torch.tensor([[2.0, -1.0]])
     layer.load_state_dict(state, strict=True)

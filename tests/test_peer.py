@@ -6,7 +6,9 @@ import torch
 from high_order_fused.layers import high_order_fc_layers
 from tests.support import difference
 
-peer = pytest.importorskip("high_order_layers_torch.layers", reason="high-order-layers-torch is not installed")
+peer = pytest.importorskip(
+    "high_order_layers_torch.layers", reason="high-order-layers-torch is not installed"
+)
 
 KINDS = ("continuous", "discontinuous", "polynomial", "fourier")
 

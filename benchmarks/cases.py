@@ -1,0 +1,69 @@
+"""What is measured: one line a case, nothing but data."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+KINDS = ("continuous", "discontinuous", "polynomial", "fourier", "monomial", "kan")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer of some kind and the batch it is given.
+
+    n: functions that are not zero at a point: nodes of a segment, Fourier terms, degree + 1, spline order + 1.
+    segments: of the interval [-1, 1]; for a KAN its grid_size.
+    """
+
+    name: str
+    kind: str
+    batch: int
+    in_features: int
+    out_features: int
+    n: int
+    segments: int = 1
+    dtype: str = "float32"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of input and coefficients."""
+        found = getattr(torch, self.dtype)
+        assert isinstance(found, torch.dtype)
+        return found
+
+    @property
+    def flop(self) -> int:
+        """Useful arithmetic of a forward pass: 2 B I O n, and a KAN's base branch; each gradient is as much again."""
+        return 2 * self.batch * self.in_features * self.out_features * (self.n + (self.kind == "kan"))
+
+    @property
+    def linear_flop(self) -> int:
+        """Arithmetic of a forward pass of nn.Linear of the same features."""
+        return 2 * self.batch * self.in_features * self.out_features
+
+    def small(self) -> "Case":
+        """The same functions in a layer of a few features, for tests."""
+        return replace(self, batch=33, in_features=7, out_features=5)
+
+
+CASES = (
+    Case("continuous-5", "continuous", 512, 128, 128, n=4, segments=5),
+    Case("continuous-20", "continuous", 512, 128, 128, n=4, segments=20),
+    Case("continuous-ragged", "continuous", 300, 61, 37, n=3, segments=7),
+    Case("discontinuous-5", "discontinuous", 512, 128, 128, n=4, segments=5),
+    Case("polynomial-4", "polynomial", 512, 128, 128, n=4),
+    Case("polynomial-9", "polynomial", 512, 128, 128, n=9),
+    Case("fourier-5", "fourier", 512, 128, 128, n=5),
+    Case("monomial-3", "monomial", 512, 128, 128, n=4),
+    Case("kan-5", "kan", 512, 128, 128, n=4, segments=5),
+    Case("kan-20", "kan", 512, 128, 128, n=4, segments=20),
+)
+
+
+def named(names: list[str] | None) -> tuple[Case, ...]:
+    """The cases of those names, all of them for None; ValueError lists the names there are."""
+    known = {case.name: case for case in CASES}
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"cases: got {name!r}, needs some of {', '.join(known)}")
+    return CASES if names is None else tuple(known[name] for name in names)

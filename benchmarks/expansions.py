@@ -1,0 +1,105 @@
+"""The rival to beat, in plain torch: expand the basis to (batch, in * K), then one matrix product.
+
+Written from the formulas alone, so that it is also an oracle for our layers.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+
+from .cases import Case
+
+
+class ExpandedLinear(nn.Module):
+    """All K functions of every input as a row of a matrix, times the coefficients `weight` [in, K, out]."""
+
+    table: Tensor
+
+    def __init__(self, case: Case, weight: Tensor) -> None:
+        super().__init__()
+        self.case, self.weight = case, nn.Parameter(weight)
+        self.register_buffer("table", lagrange_table(case.n).to(weight))
+        self.expand: Callable[[Tensor], Tensor] = {
+            "continuous": self.piecewise,
+            "discontinuous": self.piecewise,
+            "polynomial": self.polynomial,
+            "fourier": self.fourier,
+            "monomial": self.monomial,
+        }[case.kind]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.expand(x).flatten(1) @ self.weight.flatten(0, 1)
+
+    def polynomial(self, u: Tensor) -> Tensor:
+        """Lagrange polynomials of n Chebyshev-Lobatto nodes on [-1, 1]."""
+        chebyshev = [torch.ones_like(u), u]
+        for _ in range(2, self.case.n):
+            chebyshev.append(2 * u * chebyshev[-1] - chebyshev[-2])
+        return torch.stack(chebyshev[: self.case.n], -1) @ self.table
+
+    def piecewise(self, x: Tensor) -> Tensor:
+        """The same in the local coordinate of each segment, in the segment's place among K values."""
+        n, segments = self.case.n, self.case.segments
+        shared = self.case.kind == "continuous"
+        segment = ((x + 1) / 2 * segments).long().clamp(0, segments - 1)
+        left, right = (2 * (edge / segments) - 1 for edge in (segment, segment + 1))
+        values = self.polynomial(2 * ((x - left) / (right - left)) - 1)
+        columns = (segment * (n - shared)).unsqueeze(-1) + torch.arange(n, device=x.device)
+        return values.new_zeros(*x.shape, self.weight.shape[1]).scatter(-1, columns, values)
+
+    def fourier(self, x: Tensor) -> Tensor:
+        """1/2, sin(pi x), cos(pi x), sin(2 pi x), ..."""
+        waves = [torch.full_like(x, 0.5)]
+        for j in range(1, self.case.n):
+            angle = math.pi * ((j + 1) // 2) * x
+            waves.append(angle.sin() if j % 2 else angle.cos())
+        return torch.stack(waves, -1)
+
+    def monomial(self, x: Tensor) -> Tensor:
+        """1, x, x^2, ..."""
+        powers = [torch.ones_like(x)]
+        for _ in range(1, self.case.n):
+            powers.append(powers[-1] * x)
+        return torch.stack(powers, -1)
+
+
+class CoxDeBoorKAN(nn.Module):
+    """A KAN layer by the Cox-de Boor recurrence over all splines: base branch, scaler, (batch, in * K) matrix.
+
+    base_weight, spline_scaler [out, in], spline_weight [out, in, K], grid [in, K + order + 1].
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self, base_weight: Tensor, spline_weight: Tensor, spline_scaler: Tensor, grid: Tensor
+    ) -> None:
+        super().__init__()
+        self.base_weight, self.spline_weight = nn.Parameter(base_weight), nn.Parameter(spline_weight)
+        self.spline_scaler = nn.Parameter(spline_scaler)
+        self.register_buffer("grid", grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.spline_weight * self.spline_scaler.unsqueeze(-1)
+        return linear(silu(x), self.base_weight) + linear(self.splines(x).flatten(1), weight.flatten(1))
+
+    def splines(self, x: Tensor) -> Tensor:
+        """The K splines at x [N, in]: [N, in, K]."""
+        knots, x = self.grid, x.unsqueeze(-1)
+        after = (x >= knots).to(x.dtype)
+        values = after[..., :-1] - after[..., 1:]
+        for degree in range(1, knots.shape[1] - self.spline_weight.shape[2]):
+            start = knots[:, :-degree]
+            ramp = (x - start) / (knots[:, degree:] - start)
+            values = ramp[..., :-1] * values[..., :-1] + (1 - ramp[..., 1:]) * values[..., 1:]
+        return values
+
+
+def lagrange_table(n: int) -> Tensor:
+    """float64 [n, n]: Chebyshev values (T_0 .. T_(n-1)) at a point, times this, are the Lagrange polynomials."""
+    j = torch.arange(n, dtype=torch.float64)
+    angle = math.pi * (n - 1 - j) / max(n - 1, 1)  # the nodes are its cosines, ascending
+    return torch.linalg.inv(torch.cos(angle.unsqueeze(-1) * j))

@@ -1,0 +1,149 @@
+"""Who is measured: our public layers, and what they are compared with."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import high_order_fused as hof
+from high_order_fused.backends import resolve
+
+from .cases import KINDS, Case
+from .expansions import CoxDeBoorKAN, ExpandedLinear
+
+OURS = "ours"
+
+
+class NotMeasured(Exception):
+    """A rival that cannot take part; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A constructor: build(case, ours) makes the module, or raises NotMeasured.
+
+    kinds: the layers it has. same: it computes the same function, from copies of our weights.
+    """
+
+    name: str
+    build: Callable[[Case, nn.Module], nn.Module]
+    kinds: tuple[str, ...] = KINDS
+    same: bool = True
+
+
+def ours(case: Case, device: torch.device) -> nn.Module:
+    """The public layer of a case with normally distributed coefficients, the same at every call."""
+    sizes = case.in_features, case.out_features
+    layer: nn.Module
+    if case.kind == "kan":
+        layer = hof.kan.KANLinear(*sizes, grid_size=case.segments, spline_order=case.n - 1)
+    else:
+        layer = hof.HighOrderLinear(*sizes, _basis(case))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=1 / math.sqrt(case.in_features), generator=generator)
+    return layer.to(device, case.torch_dtype)
+
+
+def backend(case: Case, device: torch.device) -> str:
+    """The backend that our layer runs on."""
+    return resolve(torch.empty(0, dtype=case.torch_dtype, device=device))
+
+
+def data(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Input [batch, in], uniform in [-1, 1), and cotangent [batch, out], normal; the same at every call."""
+    generator = torch.Generator().manual_seed(1)
+    x = 2 * torch.rand(case.batch, case.in_features, generator=generator) - 1
+    cotangent = torch.randn(case.batch, case.out_features, generator=generator)
+    return x.to(device, case.torch_dtype).requires_grad_(), cotangent.to(device, case.torch_dtype)
+
+
+def build(case: Case, name: str, device: torch.device) -> nn.Module:
+    """The module of a contender; NotMeasured says why there is none."""
+    layer = ours(case, device)
+    if name == OURS:
+        return layer
+    rival = next(rival for rival in RIVALS if rival.name == name)
+    return rival.build(case, layer)
+
+
+def rivals(case: Case) -> tuple[Rival, ...]:
+    """The rivals that have a layer of the case's kind."""
+    return tuple(rival for rival in RIVALS if case.kind in rival.kinds)
+
+
+def _basis(case: Case) -> hof.Basis:
+    if case.kind == "polynomial":
+        return hof.bases.lagrange(case.n)
+    if case.kind == "fourier":
+        return hof.bases.fourier(case.n)
+    if case.kind == "monomial":
+        return hof.bases.monomial(case.n - 1)
+    return hof.bases.piecewise_lagrange(case.n, case.segments, continuous=case.kind == "continuous")
+
+
+class _OnReference(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        with hof.use_backend("reference"):
+            y: Tensor = self.layer(x)
+        return y
+
+
+def _reference(case: Case, layer: nn.Module) -> nn.Module:
+    if backend(case, next(layer.parameters()).device) == "reference":
+        raise NotMeasured("it is what ours runs on here")
+    return _OnReference(layer)
+
+
+def _expanded(case: Case, layer: nn.Module) -> nn.Module:
+    return ExpandedLinear(case, _copies(layer)["weight"])
+
+
+def _cox_de_boor(case: Case, layer: nn.Module) -> nn.Module:
+    return CoxDeBoorKAN(**_copies(layer))
+
+
+def _high_order_layers(case: Case, layer: nn.Module) -> nn.Module:
+    try:
+        from high_order_layers_torch.layers import high_order_fc_layers
+    except ModuleNotFoundError as missing:
+        raise NotMeasured(f"{missing.name} is not installed") from None
+    weight = _copies(layer)["weight"]
+    with torch.device(weight.device):
+        peer: nn.Module = high_order_fc_layers(
+            case.kind,
+            n=case.n,
+            in_features=case.in_features,
+            out_features=case.out_features,
+            segments=case.segments,
+        ).to(weight)
+    with torch.no_grad():
+        peer.get_parameter("w").copy_(weight.permute(2, 0, 1))
+    return peer
+
+
+def _linear(case: Case, layer: nn.Module) -> nn.Module:
+    like = next(layer.parameters())
+    return nn.Linear(case.in_features, case.out_features, device=like.device, dtype=like.dtype)
+
+
+def _copies(layer: nn.Module) -> dict[str, Tensor]:
+    tensors = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+SUMS = ("continuous", "discontinuous", "polynomial", "fourier")
+RIVALS = (
+    Rival("torch reference", _reference),
+    Rival("expand + GEMM", _expanded, (*SUMS, "monomial")),
+    Rival("Cox-de Boor + GEMM", _cox_de_boor, ("kan",)),
+    Rival("high-order-layers-torch", _high_order_layers, SUMS),
+    Rival("nn.Linear", _linear, same=False),
+)

@@ -1,0 +1,61 @@
+"""One pass through a module, forward or forward and backward, and whether two modules agree in both."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+MODES = ("forward", "forward_backward")
+TOLERANCE = {
+    "float64": 1e-5,
+    "float32": 1e-5,
+    "bfloat16": 4e-2,
+    "float16": 1e-2,
+}  # some peers' nodes are float32
+
+
+class Step(NamedTuple):
+    """Output and gradients, of the input and of every parameter that has one, by our layers' names and axes."""
+
+    output: Tensor
+    gradients: dict[str, Tensor]
+
+
+def forward(module: nn.Module, x: Tensor) -> Tensor:
+    """The output, with no graph kept."""
+    with torch.no_grad():
+        y: Tensor = module(x)
+    return y
+
+
+def forward_backward(module: nn.Module, x: Tensor, cotangent: Tensor) -> Step:
+    """The output and the gradients of (output * cotangent).sum()."""
+    leaves = {"x": x, **dict(module.named_parameters())}
+    y: Tensor = module(x)
+    gradients = torch.autograd.grad(y, list(leaves.values()), cotangent, allow_unused=True)
+    return Step(
+        y.detach(),
+        {
+            name.rpartition(".")[2]: gradient
+            for name, gradient in zip(leaves, gradients, strict=True)
+            if gradient is not None
+        },
+    )
+
+
+def differences(step: Step, ours: Step) -> dict[str, float]:
+    """Largest difference over largest magnitude, for the output and each gradient; inf where one has none."""
+    theirs = {("weight" if name == "w" else name): gradient for name, gradient in step.gradients.items()}
+    if "w" in step.gradients:  # [out, in, K]
+        theirs["weight"] = theirs["weight"].permute(1, 2, 0)
+    pairs = {"output": (step.output, ours.output)}
+    pairs |= {
+        f"gradient of {name}": (theirs[name], mine) for name, mine in ours.gradients.items() if name in theirs
+    }
+    missing = {f"gradient of {name}": float("inf") for name in ours.gradients.keys() - theirs.keys()}
+    return {name: _relative(*pair) for name, pair in pairs.items()} | missing
+
+
+def _relative(tensor: Tensor, reference: Tensor) -> float:
+    tensor, reference = tensor.double(), reference.double()
+    return ((tensor - reference).abs().max() / reference.abs().max()).item()
