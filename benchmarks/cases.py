@@ -11,7 +11,7 @@ KINDS = ("continuous", "discontinuous", "polynomial", "fourier", "monomial", "ka
 class Case:
     """A layer of some kind and the batch it is given.
 
-    n: functions that are not zero at a point: nodes of a segment, Fourier terms, degree + 1, spline order + 1.
+    n: functions that are not zero at a point: nodes of a segment, Fourier terms, degree or order + 1.
     segments: of the interval [-1, 1]; for a KAN its grid_size.
     """
 
@@ -33,7 +33,7 @@ class Case:
 
     @property
     def flop(self) -> int:
-        """Useful arithmetic of a forward pass: 2 B I O n, and a KAN's base branch; each gradient is as much again."""
+        """Useful arithmetic of a forward pass: 2 B I O n, with a KAN's base branch; a gradient is as much."""
         return 2 * self.batch * self.in_features * self.out_features * (self.n + (self.kind == "kan"))
 
     @property

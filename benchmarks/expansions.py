@@ -67,7 +67,7 @@ class ExpandedLinear(nn.Module):
 
 
 class CoxDeBoorKAN(nn.Module):
-    """A KAN layer by the Cox-de Boor recurrence over all splines: base branch, scaler, (batch, in * K) matrix.
+    """A KAN layer by the Cox-de Boor recurrence over all splines, with base branch and scaler.
 
     base_weight, spline_scaler [out, in], spline_weight [out, in, K], grid [in, K + order + 1].
     """
@@ -99,7 +99,8 @@ class CoxDeBoorKAN(nn.Module):
 
 
 def lagrange_table(n: int) -> Tensor:
-    """float64 [n, n]: Chebyshev values (T_0 .. T_(n-1)) at a point, times this, are the Lagrange polynomials."""
+    """float64 [n, n]: Chebyshev polynomials T_0 .. T_(n-1) at a point, times this, are the Lagrange ones."""
     j = torch.arange(n, dtype=torch.float64)
     angle = math.pi * (n - 1 - j) / max(n - 1, 1)  # the nodes are its cosines, ascending
-    return torch.linalg.inv(torch.cos(angle.unsqueeze(-1) * j))
+    table: Tensor = torch.linalg.inv(torch.cos(angle.unsqueeze(-1) * j))
+    return table

@@ -1,5 +1,6 @@
 """Peak memory of one training step, in a process of its own."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import sys
@@ -46,7 +47,8 @@ def _peak(case: Case, name: str, device_name: str, threads: int) -> tuple[float 
         torch.cuda.reset_peak_memory_stats(device)
         allocated = torch.cuda.memory_allocated(device)
         forward_backward(module, x, cotangent)
-        return (torch.cuda.max_memory_allocated(device) - allocated) / MIB, "allocated on the device by a second step"
+        peak = torch.cuda.max_memory_allocated(device)
+        return (peak - allocated) / MIB, "allocated on the device by a second step"
     _return_freed_memory()
     _reset_high_water()
     resident = _status("VmRSS")
@@ -55,7 +57,7 @@ def _peak(case: Case, name: str, device_name: str, threads: int) -> tuple[float 
 
 
 def _growth(case: Case, name: str, device: torch.device) -> tuple[float | None, str]:
-    """The same from a high-water mark that cannot be reset: only a first step, after a small one, can be seen."""
+    """The same where the high-water mark cannot be reset: a first step after a small one."""
     if sys.platform == "win32":
         return None, "not known on Windows"
     import resource
@@ -81,10 +83,8 @@ def _reset_high_water() -> bool:
 
 def _return_freed_memory() -> None:
     """Have glibc give back what was freed, so that the step that follows has to ask for all of its own."""
-    try:
+    with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass
 
 
 def _status(key: str) -> int:

@@ -1,7 +1,8 @@
 """Who is measured: our public layers, and what they are compared with."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,8 @@ def ours(case: Case, device: torch.device) -> nn.Module:
     sizes = case.in_features, case.out_features
     layer: nn.Module
     if case.kind == "kan":
-        layer = hof.kan.KANLinear(*sizes, grid_size=case.segments, spline_order=case.n - 1)
+        with _one_thread():
+            layer = hof.kan.KANLinear(*sizes, grid_size=case.segments, spline_order=case.n - 1)
     else:
         layer = hof.HighOrderLinear(*sizes, _basis(case))
     generator = torch.Generator().manual_seed(0)
@@ -83,6 +85,17 @@ def _basis(case: Case) -> hof.Basis:
     if case.kind == "monomial":
         return hof.bases.monomial(case.n - 1)
     return hof.bases.piecewise_lagrange(case.n, case.segments, continuous=case.kind == "continuous")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small least-squares problems: threads only wait for each other, for seconds on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _OnReference(nn.Module):

@@ -15,7 +15,7 @@ TOLERANCE = {
 
 
 class Step(NamedTuple):
-    """Output and gradients, of the input and of every parameter that has one, by our layers' names and axes."""
+    """The output, and the gradients of the input "x" and of every parameter that has one, by name."""
 
     output: Tensor
     gradients: dict[str, Tensor]

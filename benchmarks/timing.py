@@ -24,7 +24,7 @@ class Turn:
     samples: list[float] = field(default_factory=list)
 
     def calibrate(self, rounds: int, budget: float) -> object:
-        """Choose repeats and number of samples, at most one a round, within about budget seconds; the call's result."""
+        """Choose repeats, and samples within about budget seconds, at most one a round; the call's result."""
         seconds, result = self._first()
         if seconds < REPEAT_BELOW:
             seconds, result = self._first()
@@ -59,7 +59,7 @@ class Turn:
 
 
 def alternate(turns: Sequence[Turn], rounds: int, after: Callable[[], None] = lambda: None) -> None:
-    """Sample all turns in every round, beginning with another one each time; `after` is called after each round."""
+    """Sample the turns in every round, each time beginning with another one, and call `after`."""
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()

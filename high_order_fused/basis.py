@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .features import HOST, constant, features
+from .features import HOST, Matrix, constant, differentiation, features
 from .operands import FROZEN, LIVE, NONE, Layout, Operands, derivative_tables, differentiate
 
 OUTSIDE = {"extrapolate": NONE, "linear": LIVE, "clamp": FROZEN, "zero": FROZEN}
@@ -42,6 +42,9 @@ class Basis:
     _cache: dict[tuple[torch.dtype, torch.device], Operands] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        if not self.uniform:  # derivatives depend on each segment's width
+            table = self.table.expand(self.knots.shape[0], self.start.shape[0], -1, -1)
+            object.__setattr__(self, "table", table)
         for dtype in (torch.float32, torch.float64):
             self.operands(dtype, torch.device("cpu"))
 
@@ -75,14 +78,18 @@ class Basis:
             inner = self.knots[0, 1:-1] if outer else self.knots[0]
             knots = uniform_knots(inner[0].item(), inner[-1].item(), self.segments, dtype)
             knots = widened(knots) if outer else knots
-        tables = derivative_tables(self.table, self.knots, self.kind).to(dtype)
+        tables = derivative_tables(self.table, self.knots, self._differentiation).to(dtype)
         layout = Layout(self.kind, int(self.uniform), OUTSIDE[self.outside], self.size, 0)
         domain = self.domain.to(dtype)
         return Operands(domain.to(device), knots.to(device), tables.to(device), self.start.to(device), layout)
 
+    @property
+    def _differentiation(self) -> Matrix:
+        return differentiation(self.table.shape[-1], self.kind)
+
     def derivative(self) -> "Basis":
         """The basis of the derivatives phi_k', over the same coefficients."""
-        table = differentiate(self.table, self.knots, self.kind)
+        table = differentiate(self.table, self.knots, self._differentiation)
         return replace(self, spec=f"{self.spec}.derivative()", table=table, one=None)
 
     def folded(self) -> "Basis":
@@ -163,21 +170,25 @@ def with_outer(
     if OUTSIDE[outside] == NONE:
         return knots, table, start
     m = table.shape[-1]
+    table = table.expand(len(knots), len(start), -1, -1)
     ends = features(torch.tensor([-1.0, 1.0], **HOST), m, kind).T
-    value = table[:, [0, -1]] @ ends  # [I|1, 2, n, 2]: first and last segment, at their two ends
-    value = torch.stack([value[:, 0, :, 0], value[:, 1, :, 1]], 1)
-    outer = value.unsqueeze(-1) * constant(m, kind)
+    outer = _at_the_ends(table @ ends).unsqueeze(-1) * constant(m, kind)
     if outside == "zero":
         outer = torch.zeros_like(outer)
     elif outside == "linear" and m > 1:
-        steep = differentiate(table.expand(-1, start.shape[0], -1, -1), knots, kind)[:, [0, -1]] @ ends
+        slope = _at_the_ends(differentiate(table, knots, differentiation(m, kind)) @ ends)
         rise = (
-            torch.stack([steep[:, 0, :, 0], steep[:, 1, :, 1]], 1) * (knots[:, -1:] - knots[:, :1])[..., None]
-        )
-        outer[:, 0, :, 0] -= rise[:, 0]  # the outer segments are as wide as the interval
+            slope * (knots[:, -1:] - knots[:, :1])[..., None]
+        )  # the outer segments are as wide as the interval
+        outer[:, 0, :, 0] -= rise[:, 0]
         outer[:, 1, :, 1] += rise[:, 1]
-    table = torch.cat([outer[:, :1], table.expand(-1, start.shape[0], -1, -1), outer[:, 1:]], 1)
+    table = torch.cat([outer[:, :1], table, outer[:, 1:]], 1)
     return widened(knots), table, torch.cat([start[:1], start, start[-1:]])
+
+
+def _at_the_ends(values: Tensor) -> Tensor:
+    """values [I|1, M, n, 2] at u = -1 and 1, at the two ends of the interval: [I|1, 2, n]."""
+    return torch.stack([values[:, 0, :, 0], values[:, -1, :, 1]], 1)
 
 
 def widened(knots: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from . import backends, ops
+from . import ops
+from .backends import resolve
 from .basis import Basis, lookup_dtype
 from .operands import Operands
 
@@ -86,7 +87,7 @@ def _contract(
     if isinstance(basis, Basis):
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis, weight)
-    plan = ops.Plan(missing, backends.resolve(x), basis.layout)
+    plan = ops.Plan(missing, resolve(x), basis.layout)
     return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis.tensors)
 
 

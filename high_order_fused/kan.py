@@ -13,7 +13,7 @@ from torch.nn import functional
 from .bases import bspline_values
 from .basis import lookup_dtype, widened
 from .checks import count, ends
-from .features import POLYNOMIAL, from_values
+from .features import POLYNOMIAL, differentiation, from_values
 from .functional import link
 from .operands import FROZEN, Layout, Operands, derivative_tables
 from .reference import expand
@@ -66,6 +66,7 @@ class KANLinear(nn.Module):
         if enable_standalone_scale_spline:
             self.spline_scaler = nn.Parameter(torch.empty(out_features, in_features))
         self._to_features = from_values(spline_order + 1)
+        self._differentiation = differentiation(spline_order + 1, POLYNOMIAL)
         self._tabulated: tuple[Tensor, torch.dtype, Operands] | None = None
         self.reset_parameters()
 
@@ -194,7 +195,7 @@ class KANLinear(nn.Module):
         segment = torch.arange(-1, grid.shape[1], device=grid.device)
         start = (segment - order).clamp(0, self.grid_size - 1)
         layout = Layout(POLYNOMIAL, 0, FROZEN, self.grid_size + order, 0)
-        tables = derivative_tables(table, knots, POLYNOMIAL).to(dtype)
+        tables = derivative_tables(table, knots, self._differentiation).to(dtype)
         return Operands(domain.to(dtype), knots.to(dtype), tables, start, layout)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KANLinear":

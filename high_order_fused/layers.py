@@ -1,7 +1,7 @@
 """The peers' fully connected layers that sum functions, by their names, arguments and state dicts.
 
-`high_order_fc_layers` and its classes are those of high-order-layers-torch; `PolynomialLayer` of polynomial-mlp
-and `PRePU` can be imported from here too.
+`high_order_fc_layers` and its classes are those of high-order-layers-torch; `PolynomialLayer` of
+polynomial-mlp and `PRePU` can be imported from here too.
 """
 
 from collections.abc import Callable
@@ -114,8 +114,9 @@ class PiecewisePolynomial(_PiecewiseLayer):
     `w` [out, in, (n - 1) segments + 1] holds the values at the nodes; outside [-length/2, length/2] the end
     polynomials go on. Edges start as constants from U[0, weight_magnitude / in). For length other than 2 the
     peer looks up segments on [-length/2, length/2] but places nodes on [-1, 1] of a stretched coordinate;
-    this is reproduced, `consistent_length=True` puts the nodes where the segments are. Other keywords are ignored,
-    as by the peer, `initialize` among them. Source: high-order-layers-torch, PiecewisePolynomial.
+    this is reproduced; `consistent_length=True` puts the nodes where the segments are.
+    Other keywords, `initialize` among them, are ignored, as by the peer.
+    Source: high-order-layers-torch, PiecewisePolynomial.
     """
 
     continuous = True
@@ -162,8 +163,8 @@ class Polynomial(_FunctionLayer):
     """Layer "polynomial": a polynomial through n Chebyshev-Lobatto nodes on [-length/2, length/2], per edge.
 
     `w` [out, in, n] holds the values at the nodes; `result` [out] is unused, for the peer's checkpoints.
-    Edges start as constants from U[0, weight_magnitude / in), or with another `initialize` all coefficients from
-    U(-weight_magnitude / in, weight_magnitude / in). Source: high-order-layers-torch, Polynomial.
+    Edges start as constants from U[0, weight_magnitude / in), or with another `initialize` all coefficients
+    from U(-weight_magnitude / in, weight_magnitude / in). Source: high-order-layers-torch, Polynomial.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from .functional import link
 class HighOrderLinear(nn.Module):
     """y[..., o] = sum_i f_oi(x[..., i]), every f_oi a learned function in a basis; in place of nn.Linear.
 
-    x [..., in_features], y [..., out_features]. Parameter `weight` [in_features, K, out_features], contiguous;
+    x [..., in_features], y [..., out_features]. Parameter `weight` [in_features, K, out_features];
     every edge begins as a random constant (`init.random_constants_`). There is no bias: constants are in the
     span. What happens outside the interval is the basis's policy. The state dict carries the basis's spec;
     loading coefficients of another one raises ValueError.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .features import differentiation
+from .features import Matrix, differentiation
 
 NONE, LIVE, FROZEN = 0, 1, 2  # outer segments: there are none; local coordinate as inside; local coordinate 0
 
@@ -51,23 +51,28 @@ class Operands(NamedTuple):
         """The operands of the derivative with respect to x."""
         tables, layout = self.tables, self.layout
         if layout.order + 1 == tables.shape[0]:
-            tables = torch.cat([tables, differentiate(tables[-1:], self.knots, layout.kind)])
+            d = differentiation(tables.shape[-1], layout.kind)
+            tables = torch.cat([tables, differentiate(tables[-1:], self.knots, d)])
         return self._replace(tables=tables, layout=layout._replace(order=layout.order + 1))
 
 
-def differentiate(table: Tensor, knots: Tensor, kind: int) -> Tensor:
-    """The table of d/dx: table [..., I|1, M|1, n, m] over knots [I|1, M+1], same shape and dtype back."""
-    d = torch.tensor(differentiation(table.shape[-1], kind), dtype=table.dtype, device=table.device)
+def differentiate(table: Tensor, knots: Tensor, d: Matrix) -> Tensor:
+    """The table of d/dx: table [..., I|1, M|1, n, m] over knots [I|1, M+1], same shape and dtype back.
+
+    d: the differentiation matrix of the features, as numbers, so that a compiler can trace this function.
+    A table that all inputs or segments share needs knots that are shared or equidistant.
+    """
+    matrix = torch.tensor(d, dtype=table.dtype, device=table.device)
     width = knots[:, 1:] - knots[:, :-1]
     slope = torch.where(width > 0, 2 / width, 0.0)
     if table.shape[-3] == 1:
         slope = slope[:, :1]
-    return table @ d * slope[..., None, None]
+    return table @ matrix * slope[..., None, None]
 
 
-def derivative_tables(table: Tensor, knots: Tensor, kind: int, orders: int = 4) -> Tensor:
+def derivative_tables(table: Tensor, knots: Tensor, d: Matrix, orders: int = 4) -> Tensor:
     """Stack the tables of derivative orders 0 .. orders - 1: [orders, *table.shape]."""
     tables = [table]
     for _ in range(orders - 1):
-        tables.append(differentiate(tables[-1], knots, kind))
+        tables.append(differentiate(tables[-1], knots, d))
     return torch.stack(tables)

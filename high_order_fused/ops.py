@@ -13,7 +13,8 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._guards import detect_fake_mode
 
-from . import backends, reference
+from . import reference
+from .backends import get
 from .operands import Layout, Operands
 
 
@@ -193,7 +194,7 @@ def _register(missing: str, fake: Callable[..., Tensor]) -> None:
 
     def kernel(*arguments: Any) -> Tensor:
         *tensors, layout, backend = arguments
-        run = getattr(backends.get(backend), name)
+        run = getattr(get(backend), name)
         result: Tensor = run(*tensors[:3], Operands.of(tensors[3:], Layout(*layout)))
         return result
 

@@ -1,0 +1,139 @@
+"""The one runner: builds a case's contenders, checks that they agree, and measures them in alternation."""
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from . import rivals
+from .cases import Case
+from .memory import peak_in_fresh_process
+from .rivals import OURS, NotMeasured
+from .stamp import stamp
+from .step import MODES, TOLERANCE, Step, differences, forward, forward_backward
+from .timing import Turn, alternate, gemm
+
+PASSES = {"forward": 1, "forward_backward": 3}  # the output, and two gradients of the same cost
+Tick = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """rounds of alternation; budget: about the seconds a contender may take in each mode of a case."""
+
+    rounds: int = 15
+    budget: float = 0.6
+    memory: bool = True
+
+
+def ticks(cases: Iterable[Case], settings: Settings) -> int:
+    """How many ticks of progress `run` gives."""
+    return sum(settings.rounds + (1 + len(rivals.rivals(case))) * (1 + settings.memory) for case in cases)
+
+
+def run(cases: Iterable[Case], settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
+    """Measure the cases: plain data, for JSON. tick(what comes next) is called before each part."""
+    return {
+        "stamp": stamp(device),
+        "settings": asdict(settings),
+        "cases": [measure(case, settings, device, tick) for case in cases],
+    }
+
+
+def measure(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
+    """Measure one case: its contenders in a list, ours first."""
+    entries: list[dict[str, Any]] = []
+    turns: dict[str, dict[str, Turn]] = {}
+    ours: Step | None = None
+    for name, same in ((OURS, True), *((rival.name, rival.same) for rival in rivals.rivals(case))):
+        tick(f"{case.name}: checking {name}")
+        entries.append({"name": name, "same_function": same})
+        try:
+            turns[name], step = _prepare(case, name, settings, device)
+            if ours is None:
+                ours = step
+                entries[-1]["backend"] = rivals.backend(case, device)
+            elif same:
+                entries[-1]["difference_from_ours"] = _agreeing(case, step, ours)
+        except NotMeasured as reason:
+            turns.pop(name, None)
+            entries[-1]["not_measured"] = str(reason)
+
+    product, flop = gemm(device, case.torch_dtype)
+    product.calibrate(settings.rounds, settings.budget)
+    everyone = [product, *(turn for modes in turns.values() for turn in modes.values())]
+    alternate(everyone, settings.rounds, lambda: tick(f"{case.name}: timing"))
+    rate = flop / statistics.median(product.samples)
+    for entry in entries:
+        if entry["name"] in turns:
+            for mode in MODES:
+                entry[mode] = _figures(case, entry, mode, turns[entry["name"]], turns[OURS], rate)
+    del turns, ours
+    for entry in entries if settings.memory else ():
+        tick(f"{case.name}: memory of {entry['name']}")
+        if "not_measured" not in entry:
+            peak, how = peak_in_fresh_process(case, entry["name"], device)
+            entry["memory"] = {"peak_mib": None if peak is None else round(peak, 2), "how": how}
+    return {
+        "case": asdict(case),
+        "useful_flop": {mode: case.flop * PASSES[mode] for mode in MODES},
+        "gemm_gflops": _rounded(rate / 1e9),
+        "contenders": entries,
+    }
+
+
+def _prepare(case: Case, name: str, settings: Settings, device: torch.device) -> tuple[dict[str, Turn], Step]:
+    """The two calls to be timed, and what the second gave; NotMeasured if a rival fails in whatever way."""
+    try:
+        module = rivals.build(case, name, device)
+        x, cotangent = rivals.data(case, device)
+        calls: dict[str, Callable[[], object]] = {
+            "forward": partial(forward, module, x),
+            "forward_backward": partial(forward_backward, module, x, cotangent),
+        }
+        turns = {mode: Turn(calls[mode], device) for mode in MODES}
+        result = None
+        for turn in turns.values():
+            result = turn.calibrate(settings.rounds, settings.budget)
+    except Exception as error:
+        if name == OURS or isinstance(error, NotMeasured):
+            raise
+        raise NotMeasured(f"it raised {type(error).__name__}") from error  # a message may hold paths
+    assert isinstance(result, Step)
+    return turns, result
+
+
+def _agreeing(case: Case, step: Step, ours: Step) -> dict[str, float]:
+    """The differences of a rival from ours; NotMeasured if one is too large."""
+    found = differences(step, ours)
+    worst = max(found, key=lambda name: found[name])
+    if not found[worst] <= TOLERANCE[case.dtype]:
+        raise NotMeasured(f"its {worst} differs from ours by {found[worst]:.1e}")
+    return {name: float(f"{value:.1e}") for name, value in found.items()}
+
+
+def _figures(
+    case: Case, entry: dict[str, Any], mode: str, turns: dict[str, Turn], ours: dict[str, Turn], rate: float
+) -> dict[str, Any]:
+    """Times of a contender in one mode, ratio to ours, useful rate over that of a matrix product."""
+    turn = turns[mode]
+    median = statistics.median(turn.samples)
+    low = high = median
+    if len(turn.samples) > 1:
+        low, _, high = statistics.quantiles(turn.samples, method="inclusive")
+    flop = PASSES[mode] * (case.flop if entry["same_function"] else case.linear_flop)
+    return {
+        "median_ms": _rounded(1e3 * median),
+        "quartiles_ms": [_rounded(1e3 * low), _rounded(1e3 * high)],
+        "samples": len(turn.samples),
+        "calls_per_sample": turn.repeats,
+        "ratio_to_ours": _rounded(median / statistics.median(ours[mode].samples)),
+        "useful_rate_over_gemm": _rounded(flop / median / rate),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

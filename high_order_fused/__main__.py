@@ -1,0 +1,72 @@
+"""python -m high_order_fused info | bench | demo: what is installed, measurements, a tour."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+EXTRAS = {
+    "bench": ("matplotlib", "rich"),
+    "demo": ("matplotlib", "numpy", "rich", "sklearn"),
+}  # extra: its modules
+
+
+def info(argv: Sequence[str]) -> None:
+    """Print versions, processor and every backend, with the reason where one is missing."""
+    argparse.ArgumentParser("python -m high_order_fused info", description=info.__doc__).parse_args(argv)
+    import torch
+
+    import high_order_fused as hof
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows = [
+        ("high_order_fused", hof.__version__),
+        ("torch", torch.__version__),
+        ("processor", f"{capability}, {torch.get_num_threads()} threads"),
+        ("GPU", ", ".join(devices) or "none that torch can use"),
+        ("", ""),
+    ]
+    rows += [(name, f"{'yes' if s.available else 'no '}  {s.detail}") for name, s in hof.backends().items()]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:{width}}  {value}".rstrip())
+
+
+def bench(argv: Sequence[str]) -> None:
+    """Measure our layers and their rivals."""
+    from .benchmarks.cli import main
+
+    main(list(argv))
+
+
+def demo(argv: Sequence[str]) -> None:
+    """Fit, differentiate and compare: a tour in the terminal."""
+    from .demo import main
+
+    main(list(argv))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"info": info, "bench": bench, "demo": demo}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the subcommand with the rest of the arguments; one line where an optional package is missing."""
+    lines = "\n".join(f"  {name:7}{command.__doc__}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        "python -m high_order_fused", description=lines, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see COMMAND --help")
+    options = parser.parse_args(argv)
+    try:
+        COMMANDS[options.command](options.arguments)
+    except ModuleNotFoundError as missing:
+        if missing.name not in EXTRAS.get(options.command, ()):
+            raise
+        sys.exit(
+            f"{missing.name} is not installed: pip install 'high_order_fused[{options.command}]' brings it"
+        )
+
+
+if __name__ == "__main__":
+    main()

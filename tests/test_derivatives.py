@@ -1,0 +1,160 @@
+"""Derivatives of any order in every mode, every basis and policy, against finite differences and torch's."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+
+from high_order_fused import functional, reference
+from high_order_fused.functional import link
+from tests import cases
+
+SMOOTH = (
+    "lagrange-linear",
+    "piecewise_lagrange-continuous-linear",
+    "fourier-even-extrapolate",
+    "bspline-knots-zero",
+)
+
+
+def operands(basis, rows=3, outputs=2, spread=1.6):
+    inputs = basis.inputs or 2
+    x = cases.points(rows, inputs, spread=spread)
+    # finite differences must not step over a knot
+    knots = basis.knots.flatten()
+    near = (x[..., None] - knots).abs().amin(-1) < 1e-3
+    x = torch.where(near, x + 3e-3, x).requires_grad_()
+    w = torch.randn(inputs, basis.size, outputs, dtype=torch.float64, requires_grad=True)
+    s = torch.randn(rows, inputs, dtype=torch.float64, requires_grad=True)
+    return x, w, s
+
+
+@pytest.mark.parametrize("case", cases.CASES)
+def test_first_and_second_order(case):
+    basis = cases.build(case)
+    inputs = operands(basis)
+    function = lambda x, w, s: link(x, w, basis, s)  # noqa: E731
+    assert gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(function, inputs, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("case", cases.CASES)
+def test_third_order(case):
+    basis = cases.build(case)
+    x, w, _ = operands(basis, rows=2, outputs=1)
+
+    def second(x, w):
+        y = link(x, w, basis).sin()
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return slope
+
+    assert gradgradcheck(second, (x, w))
+
+
+def test_fifth_order_goes_past_the_tables():
+    """Tables are kept up to the third derivative; beyond, backward makes them."""
+    from high_order_fused import bases
+
+    x = torch.rand(4, 1, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(1, 9, 1, dtype=torch.float64)
+    y = link(x, w, bases.monomial(8))
+    for _ in range(6):
+        (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    powers = torch.arange(9, dtype=torch.float64)
+    falling = torch.stack([powers - j for j in range(6)]).prod(0)
+    expected = (x * 0 + (w[0, 6:, 0] * falling[6:] * x ** (powers[6:] - 6)).sum(-1, keepdim=True)).detach()
+    torch.testing.assert_close(y.detach(), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("missing", "gsw")
+@pytest.mark.parametrize("case", SMOOTH)
+def test_each_contraction_is_differentiable(case, missing):
+    basis = cases.build(case)
+    x, w, s = operands(basis)
+    x, w, s = (t.detach().unsqueeze(0).requires_grad_() for t in (x, w, s))
+    g = torch.randn(1, 3, 2, dtype=torch.float64, requires_grad=True)
+    function, inputs = {
+        "g": (lambda x, w, s: functional.sum_inputs(x, w, basis, s), (x, w, s)),
+        "s": (lambda x, w, g: functional.sum_outputs(x, w, basis, g), (x, w, g)),
+        "w": (lambda x, g, s: functional.sum_batch(x, g, basis, s), (x, g, s)),
+    }[missing]
+    assert gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(function, inputs)
+
+
+def composite(basis, w):
+    """The same function from the plain operations of the specification, differentiated by torch alone."""
+    operands = basis.operands(torch.float64, torch.device("cpu"))
+    return lambda x: reference.sum_inputs(x[None], w[None], None, operands)[0].sin().sum()
+
+
+@pytest.mark.parametrize("case", SMOOTH)
+def test_function_transforms(case):
+    basis = cases.build(case)
+    x, w, s = (t.detach() for t in operands(basis))
+    f, plain = lambda x: link(x, w, basis).sin().sum(), composite(basis, w)
+    expected = torch.autograd.functional.hessian(plain, x)
+    ones = torch.ones_like(x)
+    for transform in (
+        hessian,
+        lambda f: jacrev(jacrev(f)),
+        lambda f: jacrev(jacfwd(f)),
+        lambda f: jacfwd(jacfwd(f)),
+    ):
+        torch.testing.assert_close(transform(f)(x), expected)
+    torch.testing.assert_close(jvp(f, (x,), (s,)), jvp(plain, (x,), (s,)))
+    twice = lambda f: jvp(lambda x: jvp(f, (x,), (ones,))[1], (x,), (ones,))[1]  # noqa: E731
+    torch.testing.assert_close(twice(f), twice(plain))
+    thrice = lambda f: grad(lambda x: grad(lambda x: grad(f)(x).sin().sum())(x).sin().sum())(x)  # noqa: E731
+    torch.testing.assert_close(thrice(f), thrice(plain))
+
+
+@pytest.mark.parametrize("batched", ["x", "w", "s", "xw", "xws"])
+@pytest.mark.parametrize("case", SMOOTH)
+def test_vmap(case, batched):
+    """Over any of the operands, at any dimension, with gradients, against a loop."""
+    basis = cases.build(case)
+    x, w, s = (t.detach() for t in operands(basis))
+    dims = tuple({"x": 1, "w": 3, "s": 0}[name] if name in batched else None for name in "xws")
+    inputs = [
+        t if d is None else torch.stack([t, t.flip(0), 0.3 * t, -t], d)
+        for t, d in zip((x, w, s), dims, strict=True)
+    ]
+    f = lambda x, w, s: link(x, w, basis, s).sin()  # noqa: E731
+    g = lambda x, w, s: grad(lambda *a: f(*a).sum(), argnums=(0, 1, 2))(x, w, s)  # noqa: E731
+    rows = [[t if d is None else t.select(d, v) for t, d in zip(inputs, dims, strict=True)] for v in range(4)]
+    torch.testing.assert_close(vmap(f, dims)(*inputs), torch.stack([f(*row) for row in rows]))
+    expected = [torch.stack(parts) for parts in zip(*(g(*row) for row in rows), strict=True)]
+    torch.testing.assert_close(list(vmap(g, dims)(*inputs)), expected)
+
+
+@pytest.mark.parametrize("missing", "sw")
+@pytest.mark.parametrize("batched", ["g", "x", "gx"])
+def test_vmap_of_the_other_contractions(batched, missing):
+    basis = cases.build("piecewise_lagrange-continuous-linear")
+    x, w, _ = (t.detach() for t in operands(basis))
+    g = torch.randn(1, 3, 2, dtype=torch.float64)
+    dims = tuple(0 if name in batched else None for name in "xg")
+    inputs = [
+        t if d is None else torch.stack([t, -t, 2 * t]) for t, d in zip((x[None], g), dims, strict=True)
+    ]
+    if missing == "s":
+        f = lambda x, g: functional.sum_outputs(x, w[None], basis, g)  # noqa: E731
+    else:
+        f = lambda x, g: functional.sum_batch(x, g, basis)  # noqa: E731
+    rows = [[t if d is None else t[v] for t, d in zip(inputs, dims, strict=True)] for v in range(3)]
+    torch.testing.assert_close(vmap(f, dims)(*inputs), torch.stack([f(*row) for row in rows]))
+
+
+def test_inputs_that_need_no_gradient_get_none():
+    basis = cases.build("bspline-linear")
+    x, w, _ = operands(basis)
+    link(x.detach(), w, basis).sum().backward()
+    assert x.grad is None and w.grad is not None
+
+
+def test_a_constant_basis_gives_zero_gradients_not_none():
+    basis = cases.build("piecewise_lagrange-constant-linear")
+    x, w, _ = operands(basis)
+    link(x, w, basis).sum().backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
