@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 
 from .report import figure, label, machine, shape
 
@@ -67,9 +68,11 @@ def _panel(ax: Axes, groups: Groups, value: Value) -> None:
         y += GAP
     ax.set_xscale("log")
     low, high = min(shown, default=1.0), max(shown, default=1.0)
-    ax.set_xlim(low / 2, high * (high / low) ** 0.25 * 2)  # room for the figures
+    ax.set_xlim(low / 2, high * (high / low) ** 0.3)  # room for the figures
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_ylim(y - GAP, -1)
     ax.tick_params(labelsize=8)
+    ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     ax.set_axisbelow(True)
@@ -84,7 +87,6 @@ def _names(ax: Axes, groups: Groups) -> None:
         names.append(f"{case['name']}\n{sizes}\n{terms}")
         y += len(entries) + GAP
     ax.set_yticks(places, names)
-    ax.tick_params(axis="y", length=0)
 
 
 def _forward(entry: dict[str, Any]) -> float | None:

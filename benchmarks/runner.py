@@ -119,19 +119,19 @@ def _figures(
     case: Case, entry: dict[str, Any], mode: str, turns: dict[str, Turn], ours: dict[str, Turn], rate: float
 ) -> dict[str, Any]:
     """Times of a contender in one mode, ratio to ours, useful rate over that of a matrix product."""
-    turn = turns[mode]
-    median = statistics.median(turn.samples)
-    low = high = median
-    if len(turn.samples) > 1:
-        low, _, high = statistics.quantiles(turn.samples, method="inclusive")
+    samples = turns[mode].samples
+    median, ours_median = (_rounded(1e3 * statistics.median(t[mode].samples)) for t in (turns, ours))
+    low = high = 1e-3 * median
+    if len(samples) > 1:
+        low, _, high = statistics.quantiles(samples, method="inclusive")
     flop = PASSES[mode] * (case.flop if entry["same_function"] else case.linear_flop)
     return {
-        "median_ms": _rounded(1e3 * median),
+        "median_ms": median,
         "quartiles_ms": [_rounded(1e3 * low), _rounded(1e3 * high)],
-        "samples": len(turn.samples),
-        "calls_per_sample": turn.repeats,
-        "ratio_to_ours": _rounded(median / statistics.median(ours[mode].samples)),
-        "useful_rate_over_gemm": _rounded(flop / median / rate),
+        "samples": len(samples),
+        "calls_per_sample": turns[mode].repeats,
+        "ratio_to_ours": _rounded(median / ours_median),
+        "useful_rate_over_gemm": _rounded(flop / (1e-3 * median) / rate),
     }
 
 

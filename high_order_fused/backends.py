@@ -59,9 +59,9 @@ def backends() -> dict[str, Status]:
     """Every backend by name: available with its instruction set or device, or the reason why not."""
     found = {name: Status(True, backend.detail) for name, backend in reversed(_registered.items())}
     absent = {name: Status(False, why) for name, why in _missing.items() if name not in found}
-    facts = native.native_facts()
-    extension = Status(facts is not None, _native_detail(facts))
-    return {**found, **absent, "native extension": extension}
+    missing, facts = native.native_missing(), native.native_facts() or {}
+    detail = ", ".join([*([missing] if missing else []), *(f"{key} {value}" for key, value in facts.items())])
+    return {**found, **absent, "native extension": Status(missing is None, detail)}
 
 
 @contextmanager
@@ -100,12 +100,6 @@ def resolve(x: Tensor) -> str:
 def get(name: str) -> Backend:
     """The registered backend of that name."""
     return _registered[name]
-
-
-def _native_detail(facts: dict[str, str] | None) -> str:
-    if facts is None:
-        return native.native_missing() or "not built"
-    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 register(

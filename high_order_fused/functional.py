@@ -93,7 +93,7 @@ def _contract(
 
 def _check_tensors(x: Tensor, **others: Tensor | None) -> None:
     for name, t in {"x": x, **others}.items():
-        if t is None:
+        if t is None and name in ("s", "scale"):
             continue
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: got {type(t).__name__}, needs a tensor")

@@ -1,0 +1,219 @@
+"""KANLinear and KAN against a Cox-de Boor written out, and their grid updates."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from high_order_fused.kan import KAN, KANLinear
+from tests.support import difference
+
+
+def cox_de_boor(x, grid, order):
+    """The splines [N, in, K] by the textbook recurrence, half-open intervals."""
+    x, grid = x.unsqueeze(-1), grid.to(x.dtype)
+    splines = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
+    for k in range(1, order + 1):
+        rising = (x - grid[:, : -k - 1]) / (grid[:, k:-1] - grid[:, : -k - 1]) * splines[..., :-1]
+        falling = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:-k]) * splines[..., 1:]
+        splines = rising + falling
+    return splines
+
+
+def plain(layer, x):
+    """The layer's function, from its parameters by the formula alone, in float64."""
+    double = lambda t: t.detach().double()  # noqa: E731
+    weight = double(layer.spline_weight)
+    if layer.enable_standalone_scale_spline:
+        weight = weight * double(layer.spline_scaler)[..., None]
+    splines = cox_de_boor(x.double(), double(layer.grid), layer.spline_order)
+    base = layer.base_activation(x.double()) @ double(layer.base_weight).T
+    return base + torch.einsum("nik,oik->no", splines, weight)
+
+
+SETTINGS = [
+    {},
+    {"grid_size": 20, "enable_standalone_scale_spline": False},
+    {"grid_size": 3, "spline_order": 1, "grid_range": [-2, 1.5]},
+    {"grid_size": 1, "spline_order": 2, "base_activation": torch.nn.Identity},
+    {"grid_size": 4, "spline_order": 5},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_forward_against_cox_de_boor(settings, adapted):
+    layer = KANLinear(5, 4, **settings)
+    torch.nn.init.normal_(layer.spline_weight)
+    if adapted:
+        layer.update_grid(torch.randn(100, 5).sinh() * 0.5)
+    x = torch.randn(200, 5) * 1.5
+    assert difference(layer(x), plain(layer, x)) < 1e-5
+    splines = cox_de_boor(x.double(), layer.grid.double(), layer.spline_order)
+    assert difference(layer.b_splines(x), splines) < 1e-5
+    assert layer(x.view(4, 50, 5)).shape == (4, 50, 4)
+
+
+def test_splines_sum_to_one_inside():
+    layer = KANLinear(2, 1, spline_order=4)
+    x = torch.linspace(-1, 1, 101)[:, None].expand(-1, 2)
+    torch.testing.assert_close(layer.b_splines(x).sum(-1), torch.ones(101, 2))
+    assert layer.b_splines(x).is_contiguous()
+    assert layer.b_splines(torch.full((1, 2), 9.0)).abs().sum() == 0
+
+
+def test_degree_zero_works():
+    layer = KANLinear(3, 2, spline_order=0)
+    x = torch.rand(20, 3) * 2 - 1
+    assert difference(layer(x), plain(layer, x)) < 1e-5
+    layer.update_grid(x)
+    assert layer(x).isfinite().all()
+
+
+def test_seeded_initialisation():
+    """The order and bounds of the draws; the splines are the least-norm fit to the noise at the knots."""
+    torch.manual_seed(1)
+    layer = KANLinear(6, 5, grid_size=4, spline_order=3, scale_base=2.0, scale_spline=0.5)
+    torch.manual_seed(1)
+    base, scaler = torch.empty(5, 6), torch.empty(5, 6)
+    torch.nn.init.kaiming_uniform_(base, a=math.sqrt(5) * 2.0)
+    noise = (torch.rand(5, 6, 5) - 0.5) * 0.1 / 4
+    torch.nn.init.kaiming_uniform_(scaler, a=math.sqrt(5) * 0.5)
+    assert torch.equal(layer.base_weight, base) and torch.equal(layer.spline_scaler, scaler)
+    splines = cox_de_boor(layer.grid.double().T[3:8], layer.grid.double(), 3).transpose(0, 1)
+    expected = torch.linalg.pinv(splines) @ noise.double().transpose(0, 1)
+    assert difference(layer.spline_weight, expected.permute(2, 0, 1)) < 1e-5
+    assert base.abs().max() <= math.sqrt(6 / (21 * 6))
+
+
+def test_state_dict_keys_in_order():
+    assert list(KANLinear(2, 1).state_dict()) == ["base_weight", "spline_weight", "spline_scaler", "grid"]
+    keys = list(KANLinear(2, 1, enable_standalone_scale_spline=False).state_dict())
+    assert keys == ["base_weight", "spline_weight", "grid"]
+    assert list(KAN([2, 3, 1]).state_dict())[4:6] == ["layers.1.base_weight", "layers.1.spline_weight"]
+
+
+def test_curve2coeff_round_trip():
+    layer = KANLinear(3, 4)
+    x, weight = torch.rand(60, 3) * 2 - 1, torch.randn(4, 3, 8)
+    y = torch.einsum("nik,oik->nio", layer.b_splines(x), weight)
+    assert difference(layer.curve2coeff(x, y), weight) < 1e-4
+
+
+def expected_grid(x, size, order, eps, margin):
+    """The formula of the peer, written for one feature at a time."""
+    rows = []
+    for column in x.T:
+        ordered = column.sort().values
+        step = (ordered[-1] - ordered[0] + 2 * margin) / size
+        quantiles = [ordered[(len(column) - 1) * k // size] for k in range(size + 1)]
+        inner = [
+            eps * (k * step + ordered[0] - margin) + (1 - eps) * quantile
+            for k, quantile in enumerate(quantiles)
+        ]
+        before = [inner[0] - k * step for k in range(order, 0, -1)]
+        rows.append(torch.stack(before + inner + [inner[-1] + k * step for k in range(1, order + 1)]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("scaler", "corrected"), [(True, False), (True, True), (False, False), (False, True)]
+)
+def test_update_grid(scaler, corrected):
+    """The new splines are the least-squares fit to the old ones; the peer, with a scaler, scales again."""
+    layer = KANLinear(3, 4, enable_standalone_scale_spline=scaler)
+    torch.nn.init.normal_(layer.spline_weight)
+    x = torch.randn(151, 3) * 0.4
+    before = copy.deepcopy(layer)
+    layer.update_grid(x, corrected=corrected)
+    torch.testing.assert_close(layer.grid, expected_grid(x, 5, 3, 0.02, 0.01), rtol=0, atol=1e-6)
+    new = cox_de_boor(x.double(), layer.grid.double(), 3).transpose(0, 1)
+    curve = torch.einsum("nik,oik->nio", before.b_splines(x).double(), before.scaled_spline_weight.double())
+    fit = (torch.linalg.pinv(new) @ curve.transpose(0, 1)).permute(2, 0, 1)
+    assert difference(layer.scaled_spline_weight if corrected else layer.spline_weight, fit) < 1e-3
+    if scaler and not corrected:
+        assert difference(layer.scaled_spline_weight, fit) > 0.1
+
+
+def test_update_grid_is_safe_for_any_rank():
+    """Constant inputs, two rows, repeated values: finite, and knots that increase."""
+    for x in (torch.zeros(50, 3), torch.rand(2, 3), torch.rand(3, 3).repeat(20, 1).round()):
+        layer = KANLinear(3, 4)
+        layer.update_grid(x)
+        assert (layer.grid.diff(dim=1) > 0).all() and layer.spline_weight.isfinite().all()
+        assert layer(x).isfinite().all()
+
+
+def test_tables_follow_every_change_of_the_grid():
+    layer = KANLinear(3, 4)
+    torch.nn.init.normal_(layer.spline_weight)
+    x = torch.randn(50, 3)
+
+    def agrees():
+        return difference(layer(x), plain(layer, x)) < 1e-5
+
+    assert agrees()
+    with torch.no_grad():
+        layer.grid.mul_(1.2)
+    assert agrees()
+    layer.grid.data.add_(0.1)  # does not change the version counter
+    assert agrees()
+    layer.grid = layer.grid * 0.8
+    assert agrees()
+    state = KANLinear(3, 4, grid_range=[-3, 2]).state_dict()
+    layer.load_state_dict(state)
+    torch.nn.init.normal_(layer.spline_weight)
+    assert agrees()
+    layer.update_grid(x)
+    assert agrees()
+    y = torch.func.functional_call(layer, {"grid": layer.grid + 0.3}, x)
+    assert difference(y, layer(x)) > 1e-3 and agrees()
+    with torch.inference_mode():
+        layer.grid.data.mul_(1.1)
+        assert agrees()
+    assert difference(layer.double()(x.double()), plain(layer, x)) < 1e-10
+
+
+def test_the_grid_stays_in_float32():
+    layer = KANLinear(3, 4, grid_size=50).half()
+    assert layer.grid.dtype == torch.float32 and layer.base_weight.dtype == torch.float16
+    assert (layer.grid.diff(dim=1) > 0).all()
+    x = torch.rand(20, 3, dtype=torch.float16)
+    assert layer(x).dtype == torch.float16 and difference(layer(x), plain(layer, x)) < 1e-2
+    assert layer.double().grid.dtype == torch.float64
+
+
+def test_regularization_of_zero_edges_is_finite():
+    layer = KANLinear(2, 3)
+    with torch.no_grad():
+        layer.spline_weight[0, 0] = 0
+    loss = layer.regularization_loss()
+    loss.backward()
+    assert loss.isfinite() and layer.spline_weight.grad.isfinite().all()
+    torch.nn.init.zeros_(layer.spline_weight)
+    assert layer.regularization_loss() == 0
+
+
+def test_kan_network():
+    network = KAN([2, 4, 1], grid_size=3, spline_order=2)
+    x = torch.rand(30, 2)
+    y = network(x, update_grid=True)
+    assert y.shape == (30, 1) and torch.equal(y, network(x))
+    assert (network.layers[0].grid[:, 2] > -0.1).all()  # adapted to [0, 1]
+    torch.testing.assert_close(
+        network.regularization_loss(0.5, 2.0),
+        sum(layer.regularization_loss(0.5, 2.0) for layer in network.layers),
+    )
+
+
+def test_ensembles_by_vmap():
+    """Stacked layers, each with a grid of its own."""
+    members = [KANLinear(3, 2) for _ in range(3)]
+    x = torch.randn(40, 3) * 0.5
+    for k, member in enumerate(members):
+        member.update_grid(x * (k + 1))
+    parameters, buffers = torch.func.stack_module_state(members)
+    call = lambda p, b, x: torch.func.functional_call(members[0], (p, b), (x,))  # noqa: E731
+    y = torch.func.vmap(call, (0, 0, None))(parameters, buffers, x)
+    torch.testing.assert_close(y, torch.stack([member(x) for member in members]))

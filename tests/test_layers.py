@@ -1,0 +1,183 @@
+"""Our layer, the peers' small layers, activations and normalisation: initial values, shapes, state."""
+
+import pytest
+import torch
+
+import high_order_fused as hof
+from high_order_fused import layers
+from high_order_fused.layers import PolynomialLayer, PRePU, calculate_input_powers, high_order_fc_layers
+from tests import cases
+from tests.support import difference
+
+
+@pytest.mark.parametrize("case", cases.CASES)
+def test_high_order_linear_starts_as_constants_of_variance_one_over_in(case):
+    basis = cases.build(case)
+    inputs = basis.inputs or 30
+    layer = hof.HighOrderLinear(inputs, 500, basis)
+    x = torch.rand(5, inputs) * 0.5
+    y = layer(x)
+    assert difference(y, y[:1].expand_as(y)) < 1e-5, "not constant in x"
+    edges = (layer.basis.tabulate(x[:, :1].expand(-1, inputs)) if basis.inputs else layer.basis.tabulate(x))[
+        0
+    ]
+    values = torch.einsum("ik,iko->io", edges, layer.weight)
+    assert abs(values.var() * inputs - 1) < 0.15 and abs(values.mean()) < 0.1
+    assert values.unique().numel() > 0.9 * values.numel(), "edges are not independent"
+
+
+def test_high_order_linear_takes_leading_dimensions():
+    layer = hof.HighOrderLinear(3, 2, hof.bases.lagrange(4))
+    x = torch.rand(4, 5, 3)
+    assert layer(x).shape == (4, 5, 2) and layer(x[0, 0]).shape == (2,)
+    assert torch.equal(layer(x)[1], layer(x[1]))
+    assert layer(x[:0]).shape == (0, 5, 2)
+
+
+def test_checkpoints_know_their_basis(tmp_path):
+    layer = hof.HighOrderLinear(3, 2, hof.bases.lagrange(4))
+    torch.save(layer.state_dict(), tmp_path / "layer.pt")
+    state = torch.load(tmp_path / "layer.pt", weights_only=True)
+    same = hof.HighOrderLinear(3, 2, hof.bases.lagrange(4))
+    same.load_state_dict(state)
+    assert torch.equal(same.weight, layer.weight)
+    for other in (
+        hof.bases.lagrange(4, (-2, 2)),
+        hof.bases.chebyshev(3),
+        hof.bases.lagrange(4, outside="clamp"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"got coefficients of lagrange\(n=4, interval=\(-1, 1\), outside='linear'\)"
+        ):
+            hof.HighOrderLinear(3, 2, other).load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discontinuous", "polynomial", "fourier"])
+def test_peer_layers_take_more_than_the_peer(kind):
+    """Leading dimensions, double precision, half precision."""
+    layer = high_order_fc_layers(kind, n=3, in_features=4, out_features=2, segments=3)
+    torch.nn.init.normal_(layer.w)
+    x = torch.rand(2, 3, 4) * 2 - 1
+    y = layer(x)
+    assert y.shape == (2, 3, 2) and difference(y[1, 2], layer(x[1, 2])) < 1e-6
+    assert difference(layer.double()(x.double()), y) < 1e-5
+    for dtype, tolerance in ((torch.float16, 1e-2), (torch.bfloat16, 1e-1)):
+        low = x.to(dtype)
+        assert difference(layer.to(dtype)(low), layer.double()(low.double())) < tolerance
+
+
+def test_result_parameter_is_there_unused_and_zero():
+    for kind in ("polynomial", "fourier"):
+        layer = high_order_fc_layers(kind, n=3, in_features=4, out_features=2)
+        layer(torch.rand(3, 4)).sum().backward()
+        assert layer.result.grad is None and torch.equal(layer.result, torch.zeros(2))
+        assert list(layer.state_dict()) == ["w", "result"]
+
+
+def test_make_periodic_slopes():
+    x = torch.tensor([-3.5, -1.5, -0.3, 0.7, 1.5, 2.5, 1.0], requires_grad=True)
+    layers.make_periodic(x, 2.0).sum().backward()
+    assert x.grad.tolist() == [1, -1, 1, 1, -1, -1, 1]
+
+
+def test_calculate_input_powers():
+    assert calculate_input_powers(torch.tensor([[2.0, 4.0]])).tolist() == [[[1, 2, 4, 8], [1, 4, 16, 64]]]
+    integers = calculate_input_powers(torch.tensor([3]), degree=0)
+    assert integers.dtype == torch.int64 and integers.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3, 6])
+def test_polynomial_layer(degree):
+    layer = PolynomialLayer(4, 3, degree)
+    x = torch.randn(7, 4)
+    powers = calculate_input_powers(x, degree)
+    expected = powers.flatten(1) @ layer.weight.reshape(3, -1).T
+    assert difference(layer(x), expected) < 1e-5
+    elementwise = PolynomialLayer(4, 3, degree, dense=False)
+    assert elementwise.weight.shape == (1, 4, degree + 1)
+    expected = (powers * elementwise.weight).sum(-1)
+    assert elementwise(x).shape == (7, 4) and difference(elementwise(x), expected) < 1e-5
+    assert elementwise(x.expand(2, 7, 4)).shape == (2, 7, 4)
+    assert "polynomial_degree" in repr(layer) and "dense=False" in repr(elementwise)
+
+
+def test_polynomial_layer_initialisation():
+    """Degree by degree, falling with its square; bit-equal to filling a whole tensor the same way."""
+    torch.manual_seed(5)
+    weight = PolynomialLayer(40, 30, 4).weight
+    torch.manual_seed(5)
+    expected = torch.empty(30, 40, 5)
+    for degree, bound in enumerate((0.01, 0.01, 0.0025, 0.01 / 9, 0.01 / 16)):
+        expected[:, :, degree].uniform_(-bound, bound)
+    assert torch.equal(weight, expected)
+
+
+def test_polynomial_mlp_sizes():
+    """The published sizes: 63,560 parameters."""
+    parts = PolynomialLayer(784, 20, 3), torch.nn.LayerNorm(20), PolynomialLayer(20, 10, 3)
+    assert sum(p.numel() for part in parts for p in part.parameters()) == 63_560
+
+
+def test_prepu_values_and_gradients():
+    layer = PRePU(5).double()
+    layer.scale.data = torch.tensor([0.0, 1.0, -2.0, 3.0, -0.5], dtype=torch.float64)
+    x = (
+        torch.tensor([-1.0, 0.0, 0.3, 2.0, 1e-10], dtype=torch.float64)[:, None]
+        .expand(-1, 5)
+        .clone()
+        .requires_grad_()
+    )
+    scale = layer.scale.detach()
+    q = 1 + scale / (1 + scale.abs())
+    y = layer(x)
+    expected = torch.where(x > 0, x.detach().clamp_min(1e-300) ** q, 0.0)
+    torch.testing.assert_close(y, expected)
+    y.sum().backward()
+    rise = x.detach().clamp_min(1e-300)
+    torch.testing.assert_close(x.grad, torch.where(x > 0, q * rise ** (q - 1), 0.0))
+    by_scale = torch.where(x > 0, rise**q * rise.log() / (1 + scale.abs()) ** 2, 0.0).sum(0)
+    torch.testing.assert_close(layer.scale.grad, by_scale)
+    assert torch.equal(
+        PRePU(3)(torch.tensor([-1.0, 0.0, 2.0])), torch.tensor([0.0, 0.0, 2.0])
+    )  # starts as ReLU
+
+
+def test_prepu_extremes():
+    layer = PRePU(2)
+    layer.scale.data = torch.tensor([-1e9, 1e9])  # powers 0 and 2 exactly
+    x = torch.tensor([[-1.0, -1.0], [3.0, 3.0], [torch.nan, torch.nan]], requires_grad=True)
+    y = layer(x)
+    assert y[:2].tolist() == [[1, 0], [1, 9]] and y[2].isnan().all()
+    (slope,) = torch.autograd.grad(y[:2].sum(), x, create_graph=True)
+    slope[:2].sum().backward()
+    assert slope[:2].isfinite().all() and x.grad[:2].isfinite().all()
+    smooth = PRePU(3).double()
+    smooth.scale.data.uniform_(-0.5, 0.5)
+    inside = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(smooth, (inside,)) and layers.CustomActivationLayer is PRePU
+
+
+def test_max_abs_normalisation():
+    x = torch.tensor([[1.0, -4.0, 2.0], [3.0, 3.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    y = hof.norm.MaxAbsNormalization()(x)
+    torch.testing.assert_close(y, x.detach() / (torch.tensor([[4.0], [3.0], [0.0]]) + 1e-6))
+    (slope,) = torch.autograd.grad(y[1].sum(), x)
+    torch.testing.assert_close(
+        slope[1], torch.tensor([-1 / 3, 1 / 3, 1 / 3]), rtol=1e-4, atol=1e-5
+    )  # the first of a tie
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    """Coefficients go low, the lookup stays in float32: 64 segments survive."""
+    layer = hof.HighOrderLinear(4, 3, hof.bases.piecewise_lagrange(3, 64))
+    torch.nn.init.normal_(layer.weight)
+    x = (torch.rand(50, 4) * 2 - 1).requires_grad_()
+    with torch.autocast("cpu", dtype):
+        y = layer(x)
+        y.float().sum().backward()
+    assert y.dtype == dtype and layer.weight.grad.dtype == torch.float32 and x.grad.dtype == torch.float32
+    assert difference(y, layer(x)) < 2e-2
+    kan = hof.kan.KANLinear(4, 3)
+    with torch.autocast("cpu", dtype):
+        assert difference(kan(x), kan(x).float()) == 0 and kan(x).dtype == dtype
