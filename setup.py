@@ -91,7 +91,7 @@ def native_parts():
         pybind11_headers = include_paths() if torch else []  # torch ships a copy
     operators = (CppExtension if torch else Extension)(
         f"{PACKAGE}._C",
-        ["csrc/ops.cpp"],
+        ["csrc/ops.cpp", *sorted(glob("csrc/cpu/*.cpp"))],
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
         extra_compile_args=[optimise, *others],
         depends=glob("csrc/**/*.h", recursive=True),

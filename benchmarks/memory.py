@@ -3,10 +3,12 @@
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,28 +17,40 @@ from .cases import Case
 from .step import forward_backward
 
 MIB = 2**20
+M_MMAP_THRESHOLD = -3  # malloc.h
+RESOLUTION = (os.cpu_count() or 1) / 4  # MiB: Linux keeps some pages of each core out of the high-water mark
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_in_fresh_process(case: Case, name: str, device: torch.device) -> tuple[float | None, str]:
-    """MiB that forward and backward add to what is there after a first step, and how that was found out.
+class Peak(NamedTuple):
+    """MiB that a step adds, None if not known; the error that this may have; how it was found, or why not."""
 
-    None, and why not, where the process was killed or the system does not tell.
+    mib: float | None
+    resolution: float
+    how: str
+
+
+def peak_in_fresh_process(case: Case, name: str, device: torch.device) -> Peak:
+    """The memory that forward and backward add at most to what is there before, after a first step.
+
+    None in it where the process failed or was killed, or the system does not tell.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
-        context.set_forkserver_preload(
-            [__name__]
-        )  # it imports torch once, runs nothing, and is forked for each call
+        # a server that has imported torch and run nothing is forked for each call
+        context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(_peak, case, name, str(device), torch.get_num_threads()).result()
         except BrokenProcessPool:
-            return None, "the process was killed"
+            return Peak(None, 0, "the process was killed")
+        except Exception as error:
+            return Peak(None, 0, f"it raised {type(error).__name__}")
 
 
-def _peak(case: Case, name: str, device_name: str, threads: int) -> tuple[float | None, str]:
+def _peak(case: Case, name: str, device_name: str, threads: int) -> Peak:
+    _own_pages()
     torch.set_num_threads(threads)
     device = torch.device(device_name)
     if device.type == "cpu" and not _reset_high_water():
@@ -48,18 +62,17 @@ def _peak(case: Case, name: str, device_name: str, threads: int) -> tuple[float 
         allocated = torch.cuda.memory_allocated(device)
         forward_backward(module, x, cotangent)
         peak = torch.cuda.max_memory_allocated(device)
-        return (peak - allocated) / MIB, "allocated on the device by a second step"
-    _return_freed_memory()
+        return Peak((peak - allocated) / MIB, 0, "allocated on the device by a second step")
     _reset_high_water()
     resident = _status("VmRSS")
     forward_backward(module, x, cotangent)
-    return (_status("VmHWM") - resident) / MIB, "resident set of a second step"
+    return Peak((_status("VmHWM") - resident) / MIB, RESOLUTION, "resident set of a second step")
 
 
-def _growth(case: Case, name: str, device: torch.device) -> tuple[float | None, str]:
+def _growth(case: Case, name: str, device: torch.device) -> Peak:
     """The same where the high-water mark cannot be reset: a first step after a small one."""
     if sys.platform == "win32":
-        return None, "not known on Windows"
+        return Peak(None, 0, "not known on Windows")
     import resource
 
     def high_water() -> int:
@@ -69,7 +82,7 @@ def _growth(case: Case, name: str, device: torch.device) -> tuple[float | None, 
         module, x, cotangent = rivals.build(tried, name, device), *rivals.data(tried, device)
         before = high_water()
         forward_backward(module, x, cotangent)
-    return (high_water() - before) / MIB, "growth of the largest resident set in a first step"
+    return Peak((high_water() - before) / MIB, RESOLUTION, "growth of the resident set in a first step")
 
 
 def _reset_high_water() -> bool:
@@ -81,10 +94,13 @@ def _reset_high_water() -> bool:
     return True
 
 
-def _return_freed_memory() -> None:
-    """Have glibc give back what was freed, so that the step that follows has to ask for all of its own."""
+def _own_pages() -> None:
+    """Have glibc give every block of 64 KiB pages of its own, returned when it is freed.
+
+    Otherwise the resident set depends on where in the heap blocks happen to lie, by tens of per cent.
+    """
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
 
 
 def _status(key: str) -> int:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from .report import figure, label, machine, shape
+from .report import figure, label, machine, peak_mib, peak_text, shape
 
 COLOURS = {
     "ours": "#0b6fb8",
@@ -20,6 +20,7 @@ COLOURS = {
     "high-order-layers-torch": "#7d5ba6",
     "nn.Linear": "#b5b5b5",
 }
+OUTSIDE_BAR: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7}
 GAP = 0.9  # between groups, in bars
 Value = Callable[[dict[str, Any]], float | None]
 Groups = list[tuple[dict[str, Any], list[dict[str, Any]]]]  # a case and who was measured
@@ -33,7 +34,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     ]
     panels: list[tuple[str, str, Value]] = [("forward", "ms", _forward), ("forward + backward", "ms", _both)]
     if result["settings"]["memory"]:
-        panels.append(("peak memory of forward + backward", "MiB", _peak))
+        panels.append(("peak memory of forward + backward", "MiB", peak_mib))
     bars = sum(len(entries) + GAP for _, entries in groups)
     plot = Figure(figsize=(4.4 * len(panels) + 1.6, 0.2 * bars + 1.7), dpi=150, layout="constrained")
     FigureCanvasAgg(plot)
@@ -57,18 +58,22 @@ def _panel(ax: Axes, groups: Groups, value: Value) -> None:
         ours = value(entries[0])
         for entry in entries:
             found = value(entry)
-            if found is not None and found > 0:
+            if found is None:
+                ax.annotate(
+                    peak_text(entry), (0, y), (3, 0), **OUTSIDE_BAR, xycoords=("axes fraction", "data")
+                )
+            else:
                 shown.append(found)
                 ax.barh(y, found, 0.86, color=COLOURS.get(entry["name"], "#444444"))
                 is_ours = entry["name"] == "ours"
                 text = figure(found) + (f"  {figure(found / ours)}x" if ours and not is_ours else "")
-                note = ax.annotate(text, (found, y), (3, 0), textcoords="offset points", va="center")
-                note.set(fontsize=7, fontweight="bold" if is_ours else "normal")
+                note = ax.annotate(text, (found, y), (3, 0), **OUTSIDE_BAR)
+                note.set_fontweight("bold" if is_ours else "normal")
             y += 1
         y += GAP
     ax.set_xscale("log")
     low, high = min(shown, default=1.0), max(shown, default=1.0)
-    ax.set_xlim(low / 2, high * (high / low) ** 0.3)  # room for the figures
+    ax.set_xlim(low / 2, high * max(3, (high / low) ** 0.3))  # room for the figures
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_ylim(y - GAP, -1)
     ax.tick_params(labelsize=8)
@@ -95,11 +100,6 @@ def _forward(entry: dict[str, Any]) -> float | None:
 
 def _both(entry: dict[str, Any]) -> float | None:
     return float(entry["forward_backward"]["median_ms"])
-
-
-def _peak(entry: dict[str, Any]) -> float | None:
-    peak: float | None = entry["memory"]["peak_mib"]
-    return peak
 
 
 def _footnote(stamp: dict[str, Any]) -> str:

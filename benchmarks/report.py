@@ -35,10 +35,25 @@ def figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.2g}"
 
 
+def peak_mib(entry: dict[str, Any]) -> float | None:
+    """The peak memory of a contender, None if it is not known or too little to tell."""
+    mib: float | None = entry["memory"]["peak_mib"]
+    return None if mib is None or mib <= entry["memory"]["resolution_mib"] else mib
+
+
+def peak_text(entry: dict[str, Any]) -> str:
+    """The peak memory of a contender, or less than what can be told, or a dash."""
+    if entry["memory"]["peak_mib"] is None:
+        return "-"
+    mib = peak_mib(entry)
+    return f"<{2 * entry['memory']['resolution_mib']:g}" if mib is None else figure(mib)
+
+
 def machine(stamp: dict[str, Any]) -> str:
     """Device, threads and torch in a few words."""
     device = stamp["cpu"] if stamp["device"] == "cpu" else stamp["device"]
-    return f"{device}, {stamp['threads']} threads, torch {stamp['torch']}"
+    threads = "1 thread" if stamp["threads"] == 1 else f"{stamp['threads']} threads"
+    return f"{device}, {threads}, torch {stamp['torch']}"
 
 
 def _parts(result: dict[str, Any]) -> Iterator[RenderableType]:
@@ -72,8 +87,7 @@ def _row(entry: dict[str, Any], memory: bool) -> Iterator[str]:
         yield figure(figures["ratio_to_ours"])
         yield f"{100 * figures['useful_rate_over_gemm']:.0f}%"
     if memory:
-        peak = entry["memory"]["peak_mib"]
-        yield "-" if peak is None else figure(peak)
+        yield peak_text(entry)
     differences = entry.get("difference_from_ours")
     yield f"{max(differences.values()):.0e}" if differences else ""
 

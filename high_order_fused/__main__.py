@@ -61,11 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         COMMANDS[options.command](options.arguments)
     except ModuleNotFoundError as missing:
-        if missing.name not in EXTRAS.get(options.command, ()):
+        name = (missing.name or "").partition(".")[0]
+        if name not in EXTRAS.get(options.command, ()):
             raise
-        sys.exit(
-            f"{missing.name} is not installed: pip install 'high_order_fused[{options.command}]' brings it"
-        )
+        sys.exit(f"{name} is not installed: pip install 'high_order_fused[{options.command}]' brings it")
 
 
 if __name__ == "__main__":

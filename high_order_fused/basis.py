@@ -81,7 +81,8 @@ class Basis:
         tables = derivative_tables(self.table, self.knots, self._differentiation).to(dtype)
         layout = Layout(self.kind, int(self.uniform), OUTSIDE[self.outside], self.size, 0)
         domain = self.domain.to(dtype)
-        return Operands(domain.to(device), knots.to(device), tables.to(device), self.start.to(device), layout)
+        tensors = (domain, knots, tables, self.start)
+        return Operands.of([t.to(device).contiguous() for t in tensors], layout)
 
     @property
     def _differentiation(self) -> Matrix:

@@ -1,0 +1,14 @@
+// The kernels for avx2. Standard headers come first: what they define must not be compiled for these instructions.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#pragma GCC target("avx2,fma")
+
+#define HOF_VARIANT avx2
+#define HOF_VECTOR_BYTES 32
+#include "variant.h"
+#endif

@@ -1,0 +1,11 @@
+// The kernels for baseline. Standard headers come first: what they define must not be compiled for these instructions.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+
+#define HOF_VARIANT baseline
+#define HOF_VECTOR_BYTES 16
+#include "variant.h"
+

@@ -1,0 +1,150 @@
+// The CPU operator: guards memory, cuts the work, runs it on torch's threads with the best variant.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "problem.h"
+
+namespace {
+
+using hof::Contraction;
+using hof::Problem;
+using torch::stable::Tensor;
+using torch::headeronly::ScalarType;
+
+enum Isa { BASELINE = 0, AVX2 = 1, AVX512 = 2 };
+
+int64_t best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
+    return AVX512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
+#endif
+  return BASELINE;
+}
+
+template <class T>
+const hof::Kernels<T>& variant(int64_t isa) {
+  STD_TORCH_CHECK(isa >= BASELINE && isa <= best_isa(), "isa: got ", isa, ", this processor has up to ", best_isa());
+#if defined(__x86_64__)
+  if (isa == AVX512) return hof::avx512::kernels<T>();
+  if (isa == AVX2) return hof::avx2::kernels<T>();
+#endif
+  return hof::baseline::kernels<T>();
+}
+
+template <class T>
+hof::Basis<T> read_basis(const Tensor& domain, const Tensor& knots, const Tensor& tables, const Tensor& start,
+                         const std::vector<int64_t>& layout, int64_t inputs) {
+  STD_TORCH_CHECK(layout.size() == 5 && tables.dim() == 5 && knots.dim() == 2 && domain.dim() == 2 && start.dim() == 1,
+                  "malformed basis");
+  STD_TORCH_CHECK(domain.is_contiguous() && knots.is_contiguous() && tables.is_contiguous() && start.is_contiguous(),
+                  "the basis must be contiguous");
+  const int64_t order = layout[4], segments = start.size(0), n = tables.size(3), m = tables.size(4);
+  auto own = [&](int64_t size) {
+    STD_TORCH_CHECK(size == 1 || size == inputs, "the basis has ", size, " features, x has ", inputs);
+    return int64_t(size > 1);
+  };
+  STD_TORCH_CHECK(knots.size(1) == segments + 1 && domain.size(1) == 2 && order >= 0 && order < tables.size(0) &&
+                      (tables.size(2) == 1 || tables.size(2) == segments),
+                  "malformed basis");
+  hof::Basis<T> basis{};
+  basis.domain = domain.const_data_ptr<T>();
+  basis.knots = knots.const_data_ptr<T>();
+  basis.table = tables.const_data_ptr<T>() + order * tables.size(1) * tables.size(2) * n * m;
+  basis.start = start.const_data_ptr<int64_t>();
+  basis.domain_stride = own(domain.size(0)) * 2;
+  basis.knots_stride = own(knots.size(0)) * (segments + 1);
+  basis.table_stride = own(tables.size(1)) * tables.size(2) * n * m;
+  basis.table_segment_stride = tables.size(2) > 1 ? n * m : 0;
+  basis.kind = int(layout[0]), basis.uniform = int(layout[1]), basis.outer = int(layout[2]);
+  basis.size = int(layout[3]), basis.segments = int(segments), basis.n = int(n), basis.m = int(m);
+  for (int64_t t = 0; t < segments; ++t)
+    STD_TORCH_CHECK(basis.start[t] >= 0 && basis.start[t] + n <= basis.size, "a window lies outside the coefficients");
+  return basis;
+}
+
+template <class T>
+Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w, const std::optional<Tensor>& g,
+           const std::optional<Tensor>& s, hof::Basis<T> basis, int64_t isa) {
+  Problem<T> p{};
+  p.basis = basis;
+  p.groups = x.size(0), p.batch = x.size(1), p.inputs = x.size(2);
+  p.x = x.const_data_ptr<T>(), p.x_group = x.stride(0), p.x_row = x.stride(1), p.x_input = x.stride(2);
+  auto same_type = [&](const Tensor& t) { STD_TORCH_CHECK(t.scalar_type() == x.scalar_type(), "dtypes differ"); };
+  if (s) {
+    same_type(*s);
+    STD_TORCH_CHECK(s->dim() == 3 && s->size(0) == p.groups && s->size(1) == p.batch && s->size(2) == p.inputs, "s");
+    p.s = s->const_data_ptr<T>(), p.s_group = s->stride(0), p.s_row = s->stride(1), p.s_input = s->stride(2);
+  }
+  if (contraction != hof::SUM_BATCH) {
+    STD_TORCH_CHECK(w && w->dim() == 4 && w->is_contiguous() && w->size(0) == p.groups && w->size(1) == p.inputs &&
+                        w->size(2) == basis.size, "w");
+    same_type(*w);
+    p.w = w->const_data_ptr<T>(), p.outputs = w->size(3);
+  }
+  if (contraction != hof::SUM_INPUTS) {
+    STD_TORCH_CHECK(g && g->dim() == 3 && g->size(0) == p.groups && g->size(1) == p.batch, "g");
+    STD_TORCH_CHECK(g->size(2) == 1 || g->stride(2) == 1, "g must have adjacent outputs");
+    STD_TORCH_CHECK(contraction == hof::SUM_BATCH || g->size(2) == p.outputs, "g");
+    same_type(*g);
+    p.g = g->const_data_ptr<T>(), p.g_group = g->stride(0), p.g_row = g->stride(1), p.outputs = g->size(2);
+  }
+  const std::vector<int64_t> shapes[] = {{p.groups, p.batch, p.outputs},
+                                         {p.groups, p.batch, p.inputs},
+                                         {p.groups, p.inputs, basis.size, p.outputs}};
+  const std::vector<int64_t>& shape = shapes[contraction];
+  Tensor result = torch::stable::new_empty(x, {shape.data(), shape.size()});
+  p.result = result.mutable_data_ptr<T>();
+  if (result.numel() == 0) return result;
+
+  const hof::Kernels<T>& kernels = variant<T>(isa);
+  const int64_t threads = torch::stable::get_num_threads();
+  const hof::Cut cut = kernels.cut[contraction](p, int(threads));
+  const int64_t bytes = (cut.scratch + 127) / 64 * 64, hands = std::min(threads, cut.units);
+  if (cut.units == 0) return torch::stable::fill_(result, 0.0);
+  const std::vector<int64_t> room{hands * bytes + 64};
+  Tensor scratch = torch::stable::new_empty(x, {room.data(), 1}, ScalarType::Byte);
+  const uintptr_t base = (reinterpret_cast<uintptr_t>(scratch.mutable_data_ptr()) + 63) / 64 * 64;
+  torch::stable::parallel_for(0, hands, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t hand = begin; hand < end; ++hand)
+      for (int64_t unit = cut.units * hand / hands; unit < cut.units * (hand + 1) / hands; ++unit)
+        kernels.run[contraction](p, cut, unit, reinterpret_cast<char*>(base) + hand * bytes);
+  });
+  return result;
+}
+
+Tensor contract(int64_t contraction, Tensor x, std::optional<Tensor> w, std::optional<Tensor> g,
+                std::optional<Tensor> s, Tensor domain, Tensor knots, Tensor tables, Tensor start,
+                std::vector<int64_t> layout, int64_t isa) {
+  STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && x.is_cpu(), "malformed call");
+  STD_TORCH_CHECK(tables.scalar_type() == x.scalar_type() && knots.scalar_type() == x.scalar_type(), "dtypes differ");
+  if (x.scalar_type() == ScalarType::Double)
+    return run<double>(contraction, x, w, g, s,
+                       read_basis<double>(domain, knots, tables, start, layout, x.size(2)), isa);
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "needs float32 or float64");
+  return run<float>(contraction, x, w, g, s, read_basis<float>(domain, knots, tables, start, layout, x.size(2)), isa);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
+  library.def("cpu_isa() -> int");
+  library.def(
+      "cpu_contract(int contraction, Tensor x, Tensor? w, Tensor? g, Tensor? s, Tensor domain, Tensor knots, "
+      "Tensor tables, Tensor start, int[] layout, int isa) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CompositeExplicitAutograd, library) {
+  library.impl("cpu_isa", TORCH_BOX(&best_isa));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CPU, library) {
+  library.impl("cpu_contract", TORCH_BOX(&contract));
+}

@@ -1,0 +1,137 @@
+// The three contractions over a sorted tile. A block of outputs of one window stays in registers while the rows of
+// its segment go by; with a single segment it is a blocked matrix product whose left factor is made on the fly.
+#pragma once
+
+#include "simd.h"
+#include "tile.h"
+
+namespace hof {
+namespace HOF_VARIANT {
+
+// y[row, block] += sum_j phi[j, row] w[j, block], over the rows of one segment.
+template <class T, int N, int Q>
+inline void add_inputs(const Vector<T> (&w)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, T* y,
+                       int64_t y_row) {
+  constexpr int L = Simd<T>::lanes;
+  for (int r = 0; r < count; ++r) {
+    T* to = y + order[r] * y_row;
+    Vector<T> a[Q];
+    for (int q = 0; q < Q; ++q) a[q] = load(to + q * L);
+    for (int j = 0; j < N; ++j)
+      for (int q = 0; q < Q; ++q) a[q] += w[j][q] * phi[j * ld + r];
+    for (int q = 0; q < Q; ++q) store(to + q * L, a[q]);
+  }
+}
+
+// v[j, block] += sum over rows of phi[j, row] g[row, block].
+template <class T, int N, int Q>
+inline void add_batch(Vector<T> (&v)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, const T* g,
+                      int64_t g_row) {
+  constexpr int L = Simd<T>::lanes;
+  for (int r = 0; r < count; ++r) {
+    const T* from = g + order[r] * g_row;
+    Vector<T> b[Q];
+    for (int q = 0; q < Q; ++q) b[q] = load(from + q * L);
+    for (int j = 0; j < N; ++j)
+      for (int q = 0; q < Q; ++q) v[j][q] += b[q] * phi[j * ld + r];
+  }
+}
+
+// partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane).
+template <class T, int N, int Q>
+inline void add_outputs(const Vector<T> (&w)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count,
+                        const T* g, int64_t g_row, Vector<T>* partial) {
+  constexpr int L = Simd<T>::lanes;
+  for (int r = 0; r < count; ++r) {
+    const T* from = g + order[r] * g_row;
+    Vector<T> t[N];
+    for (int q = 0; q < Q; ++q) {
+      const Vector<T> b = load(from + q * L);
+      for (int j = 0; j < N; ++j) t[j] = q == 0 ? b * w[j][q] : t[j] + b * w[j][q];
+    }
+    Vector<T> a = partial[r];
+    for (int j = 0; j < N; ++j) a += t[j] * phi[j * ld + r];
+    partial[r] = a;
+  }
+}
+
+template <class T, int N, int Q>
+inline void load_window(Vector<T> (&w)[N][Q], const T* from, int64_t ld, int64_t valid) {
+  constexpr int L = Simd<T>::lanes;
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q)
+      w[j][q] = valid >= Q * L ? load(from + j * ld + q * L) : load_some(from + j * ld + q * L, valid - q * L);
+}
+
+// Calls f.template operator()<N, Q>(first function, first output) over blocks of at most 4 functions x one block.
+// Fewer vectors for the last outputs, so that narrow layers do not pay for wide ones.
+template <class T, int Q, class F>
+inline void over_functions(int n, F&& f, int64_t o) {
+  int j = 0;
+  for (; n - j >= 4; j += 4) f.template operator()<4, Q>(j, o);
+  if (n - j == 3) f.template operator()<3, Q>(j, o);
+  if (n - j == 2) f.template operator()<2, Q>(j, o);
+  if (n - j == 1) f.template operator()<1, Q>(j, o);
+}
+
+template <class T, class F>
+inline void over_blocks(int n, int64_t outputs, F&& f) {
+  constexpr int L = Simd<T>::lanes, Q = Simd<T>::block;
+  int64_t o = 0;
+  for (; o + (Q - 1) * L < outputs; o += Q * L) over_functions<T, Q>(n, f, o);
+  for (; o < outputs; o += L) over_functions<T, 1>(n, f, o);
+}
+
+inline int64_t padded(int64_t outputs, int lanes) { return (outputs + lanes - 1) / lanes * lanes; }
+
+// ---- one segment: blocks of rows (or functions) x outputs in registers
+
+// y[rows, block] += sum_k phi[k, rows] w[k, block]
+template <class T, int R, int Q>
+inline void multiply_inputs(const T* w, int64_t w_row, int64_t valid, const T* phi, int64_t ld, int depth, T* y,
+                            int64_t y_row) {
+  constexpr int L = Simd<T>::lanes;
+  Vector<T> a[R][Q];
+  for (int r = 0; r < R; ++r)
+    for (int q = 0; q < Q; ++q) a[r][q] = load(y + r * y_row + q * L);
+  for (int k = 0; k < depth; ++k) {
+    Vector<T> b[Q];
+    for (int q = 0; q < Q; ++q)
+      b[q] = valid >= Q * L ? load(w + k * w_row + q * L) : load_some(w + k * w_row + q * L, valid - q * L);
+    for (int r = 0; r < R; ++r)
+      for (int q = 0; q < Q; ++q) a[r][q] += b[q] * phi[k * ld + r];
+  }
+  for (int r = 0; r < R; ++r)
+    for (int q = 0; q < Q; ++q) store(y + r * y_row + q * L, a[r][q]);
+}
+
+// v[functions, block] += sum over rows of phi[functions, row] g[row, block]
+template <class T, int R, int Q>
+inline void multiply_batch(const T* g, int64_t g_row, const T* phi, int64_t ld, int rows, T* v, int64_t v_row,
+                           int64_t valid) {
+  constexpr int L = Simd<T>::lanes;
+  Vector<T> a[R][Q] = {};
+  for (int r = 0; r < rows; ++r) {
+    Vector<T> b[Q];
+    for (int q = 0; q < Q; ++q) b[q] = load(g + r * g_row + q * L);
+    for (int k = 0; k < R; ++k)
+      for (int q = 0; q < Q; ++q) a[k][q] += b[q] * phi[k * ld + r];
+  }
+  for (int k = 0; k < R; ++k)
+    for (int q = 0; q < Q; ++q) {
+      T numbers[L];
+      store(numbers, a[k][q]);
+      for (int64_t l = 0; l < L && q * L + l < valid; ++l) v[k * v_row + q * L + l] += numbers[l];
+    }
+}
+
+// Calls f.template operator()<R, Q>(first) over `count` in blocks of Simd::rows, then one by one.
+template <class T, int Q, class F>
+inline void over_rows(int count, F&& f) {
+  int r = 0;
+  for (; r + Simd<T>::rows <= count; r += Simd<T>::rows) f.template operator()<Simd<T>::rows, Q>(r);
+  for (; r < count; ++r) f.template operator()<1, Q>(r);
+}
+
+}  // namespace HOF_VARIANT
+}  // namespace hof

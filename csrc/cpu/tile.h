@@ -1,0 +1,107 @@
+// A tile: some rows of some inputs, looked up, sorted by segment, with their window values.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "problem.h"
+
+namespace hof {
+namespace HOF_VARIANT {
+
+constexpr int SLOTS = 16;  // inputs of a tile: a cache line of x
+
+// Bytes are handed out in lines, so that vectors do not straddle them.
+struct Arena {
+  char* next;
+  template <class U>
+  U* take(int64_t count) {
+    char* p = next;
+    next += (count * int64_t(sizeof(U)) + 63) / 64 * 64;
+    return reinterpret_cast<U*>(p);
+  }
+};
+
+template <class T>
+struct Tile {
+  int rows, capacity, n, segments;
+  T* phi;            // [slot][n][capacity], in the order of `order`
+  int32_t* order;    // [slot][capacity]: row numbers, segment after segment
+  int32_t* offset;   // [slot][segments + 1]: where each segment's rows begin
+  T *x, *u;          // [slot][capacity]; one input, sorted
+  int32_t *segment, *place;
+
+  static int64_t bytes(const Basis<T>& basis, int capacity) {
+    Arena arena{nullptr};
+    Tile tile;
+    tile.lay(basis, capacity, arena);
+    return arena.next - static_cast<char*>(nullptr);
+  }
+
+  void lay(const Basis<T>& basis, int rows_at_most, Arena& arena) {
+    capacity = rows_at_most, n = basis.n, segments = basis.segments;
+    phi = arena.take<T>(int64_t(SLOTS) * n * capacity);
+    order = arena.take<int32_t>(int64_t(SLOTS) * capacity);
+    offset = arena.take<int32_t>(int64_t(SLOTS) * (segments + 1));
+    x = arena.take<T>(int64_t(SLOTS) * capacity);
+    u = arena.take<T>(capacity);
+    segment = arena.take<int32_t>(capacity);
+    place = arena.take<int32_t>(segments + 1);
+  }
+
+  T* slot_phi(int slot) const { return phi + int64_t(slot) * n * capacity; }
+  int32_t* slot_order(int slot) const { return order + int64_t(slot) * capacity; }
+  int32_t* slot_offset(int slot) const { return offset + int64_t(slot) * (segments + 1); }
+
+  // Rows [row, row + count) of inputs [input, input + slots) of group e.
+  void prepare(const Problem<T>& p, int64_t e, int64_t row, int count, int64_t input, int slots) {
+    rows = count;
+    const T* from = p.x + e * p.x_group + row * p.x_row + input * p.x_input;
+    for (int r = 0; r < count; ++r)
+      for (int k = 0; k < slots; ++k) x[int64_t(k) * capacity + r] = from[r * p.x_row + k * p.x_input];
+    for (int k = 0; k < slots; ++k) {
+      sort(p.basis, input + k, k);
+      const int32_t* begin = slot_offset(k);
+      for (int t = 0; t < segments; ++t)
+        if (begin[t + 1] > begin[t])
+          evaluate(p.basis, input + k, t, u + begin[t], begin[t + 1] - begin[t], slot_phi(k) + begin[t], capacity);
+      if (p.s) {
+        const T* s = p.s + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
+        const int32_t* number = slot_order(k);
+        for (int r = 0; r < count; ++r) u[r] = s[number[r] * p.s_row];
+        for (int j = 0; j < n; ++j) {
+          T* __restrict values = slot_phi(k) + int64_t(j) * capacity;
+          for (int r = 0; r < count; ++r) values[r] *= u[r];
+        }
+      }
+    }
+  }
+
+ private:
+  // Counting sort of one input's rows by segment: fills order, offset and u (x in that order).
+  void sort(const Basis<T>& basis, int64_t input, int slot) {
+    const T* column = x + int64_t(slot) * capacity;
+    int32_t *number = slot_order(slot), *begin = slot_offset(slot);
+    begin[0] = 0;
+    if (segments == 1) {
+      begin[1] = rows;
+      for (int r = 0; r < rows; ++r) number[r] = r, u[r] = column[r];
+      return;
+    }
+    locate(basis, input, column, rows, segment);
+    for (int t = 0; t <= segments; ++t) place[t] = 0;
+    for (int r = 0; r < rows; ++r) ++place[segment[r]];
+    for (int t = 0; t < segments; ++t) {
+      begin[t + 1] = begin[t] + place[t];
+      place[t] = begin[t];
+    }
+    for (int r = 0; r < rows; ++r) {
+      const int32_t at = place[segment[r]]++;
+      number[at] = r;
+      u[at] = column[r];
+    }
+  }
+};
+
+}  // namespace HOF_VARIANT
+}  // namespace hof
