@@ -18,7 +18,7 @@ help: ## List the targets
 
 setup: $(READY) ## Install what is missing into $(VENV)
 
-demo: $(READY) ## Fit, differentiate and compare: a tour in the terminal
+demo: $(READY) ## Train on handwritten digits, compare, draw
 	@$(PY) -m high_order_fused demo $(ARGS)
 
 test: $(READY) ## Run the tests, without those marked slow
@@ -31,7 +31,7 @@ test-all: $(READY) ## Run every test
 lint: $(READY) ## Check style, formatting and types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy --strict high_order_fused
+	@$(PY) -m mypy --strict high_order_fused benchmarks
 
 format: $(READY) ## Put imports and formatting right
 	@$(PY) -m ruff check --select I --fix .

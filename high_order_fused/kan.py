@@ -259,6 +259,15 @@ class KAN(nn.Module):
 
 
 def _least_squares(a: Tensor, b: Tensor) -> Tensor:
-    """The least x with |a x - b| least, of any rank, batched; on the CPU, where LAPACK finds the rank."""
-    solution: Tensor = torch.linalg.lstsq(a.cpu(), b.cpu(), driver="gelsy").solution
-    return solution.to(a.device)
+    """The smallest x [i, K, o] with |a x - b| least, for a [i, N, K] of any rank and b [i, N, o].
+
+    By eigenvalues of the normal equations in float64, singular values below float32's resolution counting as 0.
+    """
+    dtype, (_, rows, columns) = b.dtype, a.shape
+    a, b = a.double(), b.double()
+    squares, vectors = torch.linalg.eigh(a.mT @ a)
+    resolution = torch.finfo(torch.float32).eps * max(rows, columns)
+    kept = squares > resolution**2 * squares[:, -1:]
+    inverse = torch.where(kept, 1 / torch.where(kept, squares, 1.0), 0.0)
+    solution: Tensor = vectors @ (inverse.unsqueeze(-1) * (vectors.mT @ (a.mT @ b)))
+    return solution.to(dtype)

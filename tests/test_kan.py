@@ -71,17 +71,18 @@ def test_degree_zero_works():
     assert layer(x).isfinite().all()
 
 
-def test_seeded_initialisation():
+@pytest.mark.parametrize("grid_size", [4, 20])
+def test_seeded_initialisation(grid_size):
     """The order and bounds of the draws; the splines are the least-norm fit to the noise at the knots."""
     torch.manual_seed(1)
-    layer = KANLinear(6, 5, grid_size=4, spline_order=3, scale_base=2.0, scale_spline=0.5)
+    layer = KANLinear(6, 5, grid_size, spline_order=3, scale_base=2.0, scale_spline=0.5)
     torch.manual_seed(1)
     base, scaler = torch.empty(5, 6), torch.empty(5, 6)
     torch.nn.init.kaiming_uniform_(base, a=math.sqrt(5) * 2.0)
-    noise = (torch.rand(5, 6, 5) - 0.5) * 0.1 / 4
+    noise = (torch.rand(grid_size + 1, 6, 5) - 0.5) * 0.1 / grid_size
     torch.nn.init.kaiming_uniform_(scaler, a=math.sqrt(5) * 0.5)
     assert torch.equal(layer.base_weight, base) and torch.equal(layer.spline_scaler, scaler)
-    splines = cox_de_boor(layer.grid.double().T[3:8], layer.grid.double(), 3).transpose(0, 1)
+    splines = cox_de_boor(layer.grid.double().T[3 : 4 + grid_size], layer.grid.double(), 3).transpose(0, 1)
     expected = torch.linalg.pinv(splines) @ noise.double().transpose(0, 1)
     assert difference(layer.spline_weight, expected.permute(2, 0, 1)) < 1e-5
     assert base.abs().max() <= math.sqrt(6 / (21 * 6))
