@@ -1,5 +1,4 @@
-// Lookup, features and window values of a basis: what reference.py does, over a run of rows of one input.
-// Plain loops over arrays that compilers turn into vector code; no dependency.
+// Lookup and features of a basis: what reference.py does, for one number or a vector of them. The only C++ copy.
 #pragma once
 
 #include <cmath>
@@ -19,16 +18,19 @@ struct Basis {
   const int64_t* start;
   int64_t domain_stride, knots_stride, table_stride, table_segment_stride;
   int kind, uniform, outer, segments, n, m, size;  // segments count the outer ones
+
+  int inner() const { return segments - (outer == NONE ? 0 : 2); }
+  bool frozen(int segment) const { return outer == FROZEN && (segment == 0 || segment == segments - 1); }
 };
 
 // Each variant of the kernels compiles what follows for its own instruction set.
 namespace HOF_VARIANT {
 
-// segment[r] of x[r] for one input.
+// segment[r] of x[r] for one input; NaN is in the first one inside.
 template <class T>
 inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, int rows, int32_t* __restrict segment) {
   const T low = basis.domain[input * basis.domain_stride], high = basis.domain[input * basis.domain_stride + 1];
-  const int inner = basis.segments - (basis.outer == NONE ? 0 : 2);
+  const int inner = basis.inner();
   if (inner == 1) {
     for (int r = 0; r < rows; ++r) segment[r] = 0;
   } else if (basis.uniform) {
@@ -41,7 +43,7 @@ inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, 
     }
   } else {
     const T* knots = basis.knots + input * basis.knots_stride + (basis.outer == NONE ? 1 : 2);
-    if (inner <= 128) {
+    if (inner <= 128) {  // counting the knots on the left, many rows at once, beats a search
       for (int r = 0; r < rows; ++r) segment[r] = 0;
       for (int k = 0; k < inner - 1; ++k) {
         const T knot = knots[k];
@@ -65,94 +67,68 @@ inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, 
   }
 }
 
-// sin(pi t) and cos(pi t) by Taylor series after reduction to |t| <= 1/4; infinite t gives NaN.
-template <class T>
-inline void sincospi(T t, T& sine, T& cosine) {
-  const T turn = t - 2 * std::nearbyint(t / 2);
-  const T quarter = std::nearbyint(2 * turn);
-  const T a = T(3.14159265358979323846) * (turn - quarter / 2), q = a * a;
-  T s, c;
-  if constexpr (sizeof(T) == 4) {
-    s = a + a * q * (T(-1.0 / 6) + q * (T(1.0 / 120) + q * (T(-1.0 / 5040) + q * T(1.0 / 362880))));
-    c = 1 + q * (T(-0.5) + q * (T(1.0 / 24) + q * (T(-1.0 / 720) + q * T(1.0 / 40320))));
-  } else {
-    s = 0, c = 0;
-    const double sines[] = {1.0 / 355687428096000.0, -1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0,
-                            1.0 / 362880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0};
-    const double cosines[] = {-1.0 / 6402373705728000.0, 1.0 / 20922789888000.0, -1.0 / 87178291200.0,
-                              1.0 / 479001600.0, -1.0 / 3628800.0, 1.0 / 40320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5};
-    for (double k : sines) s = s * q + k;
-    for (double k : cosines) c = c * q + k;
-    s = a + a * q * s;
-    c = 1 + q * c;
-  }
-  const bool swap = quarter == 1 || quarter == -1, flip = quarter == 2 || quarter == -2;
-  sine = swap ? (quarter > 0 ? c : -c) : flip ? -s : s;
-  cosine = swap ? (quarter > 0 ? -s : s) : flip ? -c : c;
+// The nearest integer, ties to even; V is T or a vector of T.
+template <class T, class V>
+inline V nearest(V t) {
+  const T shift = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);  // 1.5 * 2^23, 1.5 * 2^52
+  const V rounded = (t + shift) - shift;
+  const T large = shift / 4;
+  return (t < large) & (t > -large) ? rounded : t;
 }
 
-// phi[j * stride + r], j < n: the window's functions at x[r], all in one segment of one input. x is overwritten by u.
-template <class T>
-inline void evaluate(const Basis<T>& basis, int64_t input, int segment, T* __restrict x, int rows, T* __restrict phi,
-                     int64_t stride) {
-  const T* knots = basis.knots + input * basis.knots_stride + segment;
-  const T* table = basis.table + input * basis.table_stride + segment * basis.table_segment_stride;
-  const T left = knots[0], width = knots[1] - knots[0];
-  const int n = basis.n, m = basis.m;
-  constexpr int chunk = 64;
-  const bool frozen = basis.outer == FROZEN && (segment == 0 || segment == basis.segments - 1);
-  for (int begin = 0; begin < rows; begin += chunk) {
-    const int count = rows - begin < chunk ? rows - begin : chunk;
-    T* __restrict u = x + begin;
-    T* __restrict out = phi + begin;
-    T older[chunk], old[chunk], next[chunk];
-    auto add = [&](int f, const T* __restrict feature) {
-      for (int j = 0; j < n; ++j) {
-        const T factor = table[j * m + f];
-        T* __restrict row = out + j * stride;
-        if (f == 0) {
-          for (int r = 0; r < count; ++r) row[r] = factor * feature[r];
-        } else {
-          for (int r = 0; r < count; ++r) row[r] += factor * feature[r];
-        }
-      }
-    };
-    if (frozen) {
-      for (int r = 0; r < count; ++r) u[r] = 0;
-    } else {
-      for (int r = 0; r < count; ++r) u[r] = 2 * ((u[r] - left) / width) - 1;
+// sin(pi t) and cos(pi t): exact reduction to |t| <= 1/4, then Taylor series. Infinite t gives NaN.
+template <class T, class V>
+inline void sincospi(V t, V& sine, V& cosine) {
+  const V turn = t - 2 * nearest<T>(t / 2);
+  const V quarter = nearest<T>(2 * turn);
+  const V a = T(3.14159265358979323846) * (turn - quarter / 2), q = a * a;
+  V s = q * 0, c = q * 0;
+  if constexpr (sizeof(T) == 4) {
+    for (double k : {1.0 / 362880, -1.0 / 5040, 1.0 / 120, -1.0 / 6}) s = s * q + T(k);
+    for (double k : {1.0 / 40320, -1.0 / 720, 1.0 / 24, -0.5}) c = c * q + T(k);
+  } else {
+    for (double k : {1.0 / 355687428096000, -1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
+                     -1.0 / 5040, 1.0 / 120, -1.0 / 6})
+      s = s * q + T(k);
+    for (double k : {-1.0 / 6402373705728000, 1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600,
+                     -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -0.5})
+      c = c * q + T(k);
+  }
+  s = a + a * q * s;
+  c = 1 + q * c;
+  const auto swapped = (quarter == 1) | (quarter == -1), negative = quarter < 0, half = (quarter == 2) | (quarter == -2);
+  const V minus_s = -s, minus_c = -c;
+  sine = swapped ? (negative ? minus_c : c) : (half ? minus_s : s);
+  cosine = swapped ? (negative ? s : minus_s) : (half ? minus_c : c);
+}
+
+// Calls use(f, feature) for the m features at local coordinate u, in order; V is T or a vector of T.
+template <class T, class V, class Use>
+inline void features(int kind, int m, V u, Use&& use) {
+  const V one = V{} + T(1);
+  if (kind == HARMONIC) {
+    use(0, u == u ? one : u);
+    V s1, c1;
+    sincospi<T>(u, s1, c1);
+    V sine = s1, cosine = c1;
+    for (int f = 1; f < m; f += 2) {
+      use(f, sine);
+      use(f + 1, cosine);
+      const V next = sine * c1 + cosine * s1;
+      cosine = cosine * c1 - sine * s1;
+      sine = next;
     }
-    if (basis.kind == HARMONIC) {
-      T sine[chunk], cosine[chunk], s1[chunk], c1[chunk];
-      for (int r = 0; r < count; ++r) old[r] = u[r] == u[r] ? T(1) : u[r];
-      add(0, old);
-      for (int r = 0; r < count; ++r) sincospi(u[r], s1[r], c1[r]);
-      for (int r = 0; r < count; ++r) sine[r] = s1[r], cosine[r] = c1[r];
-      for (int f = 1; f < m; f += 2) {
-        add(f, sine);
-        add(f + 1, cosine);
-        for (int r = 0; r < count; ++r) {
-          const T s = sine[r] * c1[r] + cosine[r] * s1[r];
-          cosine[r] = cosine[r] * c1[r] - sine[r] * s1[r];
-          sine[r] = s;
-        }
-      }
-    } else if (m == 1) {
-      for (int r = 0; r < count; ++r) old[r] = u[r] == u[r] ? T(1) : u[r];
-      add(0, old);
-    } else {
-      for (int r = 0; r < count; ++r) old[r] = (1 - u[r]) / 2, next[r] = (1 + u[r]) / 2;
-      add(0, old);
-      add(1, next);
-      for (int r = 0; r < count; ++r) older[r] = (1 - u[r]) * (1 + u[r]), old[r] = older[r] * u[r];
-      for (int f = 2; f < m; ++f) {
-        add(f, older);
-        for (int r = 0; r < count; ++r) {
-          const T bubble = 2 * u[r] * old[r] - older[r];
-          older[r] = old[r];
-          old[r] = bubble;
-        }
-      }
+  } else if (m == 1) {
+    use(0, u == u ? one : u);
+  } else {
+    use(0, (1 - u) / 2);
+    use(1, (1 + u) / 2);
+    V older = (1 - u) * (1 + u), old = older * u;
+    for (int f = 2; f < m; ++f) {
+      use(f, older);
+      const V bubble = 2 * u * old - older;
+      older = old;
+      old = bubble;
     }
   }
 }

@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace) -> None:
         "machine": machine,
         "settings": settings,
         "networks": {n.name: {"shape": n.shape, **trained[n.name].summary()} for n in training.NETWORKS},
-        "layer": training.compare_layer(data.x[:256] if options.quick else data.x),
+        "layer": training.compare_layer(*((data.x[:256], 3) if options.quick else (data.x, 9))),
     }
     console.print(_networks_table(results["networks"], part), _layer_table(results["layer"]))
     options.output.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,8 @@ def _run(options: argparse.Namespace) -> None:
         from .demo_plots import draw
 
         models = {name: found.model for name, found in trained.items() if name != "ReLU"}
-        written += draw(options.output, results, models, data.x)
+        with training.threads(training.THREADS):
+            written += draw(options.output, results, models, data.x)
     for path in written:
         console.print(f"Wrote {path}", soft_wrap=True, highlight=False)
 
@@ -97,7 +98,7 @@ def _networks_table(networks: dict[str, Any], part: str) -> Any:
     from rich.table import Table
 
     table = Table("network")
-    for heading in ("parameters", f"{part} accuracy", "an epoch", "memory of\na step"):
+    for heading in ("parameters", f"{part}\naccuracy", "an epoch", "memory of\na step"):
         table.add_column(heading, justify="right")
     for name, found in networks.items():
         lowest, highest = 100 * found["accuracy_lowest"], 100 * found["accuracy_highest"]

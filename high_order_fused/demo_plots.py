@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from torch import Tensor, nn
 
 from .kan import KANLinear
@@ -40,9 +40,7 @@ Layer = KANLinear | HighOrderLinear
 
 def draw(folder: Path, results: dict[str, Any], models: dict[str, nn.Module], x: Tensor) -> list[Path]:
     """Write edges.png, accuracy.png, speed.png from the figures, trained models and images x [N, 64]."""
-    layers = {
-        name: next(m for m in model.modules() if isinstance(m, Layer)) for name, model in models.items()
-    }
+    layers = {name: _first(model) for name, model in models.items()}
     with matplotlib.rc_context(STYLE):
         pictures = {
             folder / "edges.png": edges(layers, x),
@@ -68,7 +66,7 @@ def edges(layers: dict[str, Layer], x: Tensor, columns: int = 6) -> Figure:
             _edges_of(axes, layer, x, pixel, int(strength[name][pixel].argmax()), COLORS[name])
         limit = max(abs(end) for end in row[0].get_ylim())
         row[0].set_ylim(-limit, limit)
-        row[0].set_ylabel("contribution")
+        row[0].set_ylabel("contribution to a unit")
         row[0].set_title(f"{name}: {WORDS[name]}", color=COLORS[name])
     for axes in grid[-1]:
         axes.set_xlabel("pixel value")
@@ -99,6 +97,7 @@ def accuracy(results: dict[str, Any]) -> Figure:
         place: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "weight": "bold"}
         axes.annotate(f"{last[name]:.1f} %  {name}", (1.02, height), color=COLORS[name], **place)
     axes.grid(axis="y", color=FAINT, lw=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel=f"{settings['judged_by']} accuracy (%)")
     seeds = f"{settings['seeds']} seed{'s' * (settings['seeds'] > 1)}"
     axes.set_title(f"Handwritten digits: mean and range of {seeds}")
@@ -111,12 +110,8 @@ def speed(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(12, 3.1))
     figure.set_layout_engine("constrained", wspace=0.08)
     left, middle, right = figure.subplots(1, 3)
-    _bars(
-        left,
-        {name: 1e3 * found["epoch_seconds"] for name, found in results["networks"].items()},
-        COLORS,
-        "ms",
-    )
+    epochs = {name: 1e3 * found["epoch_seconds"] for name, found in results["networks"].items()}
+    _bars(left, epochs, COLORS, "ms")
     left.set(title="One epoch of training", xlabel="milliseconds")
     rivals = {"high_order_fused": layer["ours"], "high-order-\nlayers-torch": layer["peer"]}
     measured = {name: found for name, found in rivals.items() if isinstance(found, dict)}

@@ -111,7 +111,7 @@ def train(network: Network, data: Digits, epochs: int, seeds: int, report: Calla
 
     Batches of 64 rows are too small to be shared out: one thread is as fast.
     """
-    with _threads(THREADS):
+    with threads(THREADS):
         result = Result(network.make(), _step_memory(network, data))
         for seed in range(seeds):
             torch.manual_seed(seed)
@@ -152,7 +152,7 @@ def _step_memory(network: Network, data: Digits) -> int:
     return peak_memory(step)
 
 
-def compare_layer(x: Tensor, repeats: int = 9) -> dict[str, Any]:
+def compare_layer(x: Tensor, repeats: int) -> dict[str, Any]:
     """Forward + backward of the piecewise network's first layer: ours and high-order-layers-torch's.
 
     The same weights; medians of seconds over alternating runs, peak bytes of a run, the largest difference of
@@ -228,7 +228,8 @@ def _cpu_model() -> str:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def threads(number: int) -> Iterator[None]:
+    """So many threads for torch in the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

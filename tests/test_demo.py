@@ -4,12 +4,21 @@ import json
 import sys
 
 import pytest
+import torch
 
 from high_order_fused.demo import main
+from high_order_fused.demo_training import compare_layer, threads
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors on threads that wait for each other take several times as long on a busy machine."""
+    with threads(1):
+        yield
 
 
 def test_quick_demo_writes_figures_and_pictures(tmp_path, capsys):
@@ -35,10 +44,7 @@ def test_quick_demo_writes_figures_and_pictures(tmp_path, capsys):
 
 
 def test_peer_that_is_not_installed_is_not_measured(monkeypatch):
-    import torch
-
     from high_order_fused.demo_plots import speed
-    from high_order_fused.demo_training import compare_layer
 
     for module in ("high_order_layers_torch", "high_order_layers_torch.layers"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -37,8 +37,8 @@ inline void add_batch(Vector<T> (&v)[N][Q], const int32_t* order, const T* phi, 
   }
 }
 
-// partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane).
-template <class T, int N, int Q>
+// partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane); First: = instead of +=.
+template <class T, int N, int Q, bool First>
 inline void add_outputs(const Vector<T> (&w)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count,
                         const T* g, int64_t g_row, Vector<T>* partial) {
   constexpr int L = Simd<T>::lanes;
@@ -49,7 +49,7 @@ inline void add_outputs(const Vector<T> (&w)[N][Q], const int32_t* order, const 
       const Vector<T> b = load(from + q * L);
       for (int j = 0; j < N; ++j) t[j] = q == 0 ? b * w[j][q] : t[j] + b * w[j][q];
     }
-    Vector<T> a = partial[r];
+    Vector<T> a = First ? Vector<T>{} : partial[r];
     for (int j = 0; j < N; ++j) a += t[j] * phi[j * ld + r];
     partial[r] = a;
   }
@@ -61,6 +61,13 @@ inline void load_window(Vector<T> (&w)[N][Q], const T* from, int64_t ld, int64_t
   for (int j = 0; j < N; ++j)
     for (int q = 0; q < Q; ++q)
       w[j][q] = valid >= Q * L ? load(from + j * ld + q * L) : load_some(from + j * ld + q * L, valid - q * L);
+}
+
+// Asks for a window ahead of its use; addresses past the end are harmless.
+template <class T, int N, int Q>
+inline void fetch(const T* from, int64_t ld) {
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q) __builtin_prefetch(from + j * ld + q * Simd<T>::lanes);
 }
 
 // Calls f.template operator()<N, Q>(first function, first output) over blocks of at most 4 functions x one block.

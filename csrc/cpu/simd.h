@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -40,30 +41,81 @@ inline Vector<T> load_some(const T* p, int64_t count) {
   return load(numbers);
 }
 
-template <class T>
-inline T sum(Vector<T> v) {
-  T numbers[Simd<T>::lanes];
-  store(numbers, v);
-  for (int half = Simd<T>::lanes / 2; half > 0; half /= 2)
-    for (int k = 0; k < half; ++k) numbers[k] += numbers[k + half];
-  return numbers[0];
+template <class T, int... K>
+inline Vector<T> add_pairs(Vector<T> a, Vector<T> b, std::integer_sequence<int, K...>) {
+  return __builtin_shufflevector(a, b, 2 * K...) + __builtin_shufflevector(a, b, 2 * K + 1 ...);
 }
 
-// The sums of four vectors.
+// Lane r of the result is the sum of v[r]; v, of as many vectors as there are lanes, is overwritten.
 template <class T>
-inline void sum4(const Vector<T>* v, T* out) {
-  for (int k = 0; k < 4; ++k) out[k] = sum<T>(v[k]);
+inline Vector<T> sums(Vector<T>* v) {
+  for (int count = Simd<T>::lanes; count > 1; count /= 2)
+    for (int k = 0; k < count / 2; ++k)
+      v[k] = add_pairs<T>(v[2 * k], v[2 * k + 1], std::make_integer_sequence<int, Simd<T>::lanes>());
+  return v[0];
 }
 
-#if HOF_VECTOR_BYTES == 64 && defined(__AVX512F__)
+template <class T, int... K>
+inline void interleave(Vector<T> a, Vector<T> b, Vector<T>* to, std::integer_sequence<int, K...>) {
+  constexpr int L = Simd<T>::lanes;
+  to[0] = __builtin_shufflevector(a, b, (K / 2 + K % 2 * L)...);
+  to[1] = __builtin_shufflevector(a, b, (L / 2 + K / 2 + K % 2 * L)...);
+}
+
+// Rows become columns: v, as many vectors as there are lanes, in place.
+template <class T>
+inline void transpose(Vector<T>* v) {
+  constexpr int L = Simd<T>::lanes;
+  for (int step = 1; step < L; step *= 2) {
+    Vector<T> next[L];
+    for (int k = 0; k < L / 2; ++k)
+      interleave<T>(v[k], v[k + L / 2], next + 2 * k, std::make_integer_sequence<int, L>());
+    for (int k = 0; k < L; ++k) v[k] = next[k];
+  }
+}
+
+// to[c * to_row + r] = from[r * from_row + c], for rows x columns; columns a multiple of the lanes. `to` has room
+// for whole vectors of rows.
+template <class T>
+inline void transpose_rows(const T* from, int64_t from_row, int rows, int columns, T* to, int64_t to_row) {
+  constexpr int L = Simd<T>::lanes;
+  for (int r = 0; r < rows; r += L)
+    for (int c = 0; c < columns; c += L) {
+      Vector<T> v[L];
+      for (int k = 0; k < L; ++k) v[k] = load(from + (r + k < rows ? r + k : rows - 1) * from_row + c);
+      transpose<T>(v);
+      for (int k = 0; k < L; ++k) store(to + (c + k) * to_row + r, v[k]);
+    }
+}
+
+// Sorts rows by segment, few segments: `order` and `sorted` get row number and x segment after segment, offset[t]
+// where each begins. Whole vectors are written. False where there are no instructions for it.
+template <class T>
+inline bool sort_few(const int32_t*, const T*, int, int, int32_t*, T*, int32_t*) {
+  return false;
+}
+
+#if HOF_VECTOR_BYTES == 64
 template <>
-inline void sum4<float>(const Vector<float>* v, float* out) {
-  const __m512 a = __m512(v[0]), b = __m512(v[1]), c = __m512(v[2]), d = __m512(v[3]);
-  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-  const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
-  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
-  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+inline bool sort_few<float>(const int32_t* segment, const float* x, int rows, int segments, int32_t* order,
+                            float* sorted, int32_t* offset) {
+  if (segments > 24) return false;
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  int at = 0;
+  for (int t = 0; t < segments; ++t) {
+    offset[t] = at;
+    const __m512i wanted = _mm512_set1_epi32(t);
+    for (int r = 0; r < rows; r += 16) {
+      const __mmask16 valid = __mmask16(rows - r >= 16 ? 0xFFFF : (1 << (rows - r)) - 1);
+      const __mmask16 here = _mm512_mask_cmpeq_epi32_mask(valid, _mm512_loadu_si512(segment + r), wanted);
+      const __m512i number = _mm512_add_epi32(lanes, _mm512_set1_epi32(r));
+      _mm512_storeu_si512(order + at, _mm512_maskz_compress_epi32(here, number));
+      _mm512_storeu_ps(sorted + at, _mm512_maskz_compress_ps(here, _mm512_loadu_ps(x + r)));
+      at += __builtin_popcount(here);
+    }
+  }
+  offset[segments] = at;
+  return true;
 }
 #endif
 

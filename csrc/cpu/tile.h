@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "problem.h"
+#include "simd.h"
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -39,7 +41,8 @@ struct Tile {
   }
 
   void lay(const Basis<T>& basis, int rows_at_most, Arena& arena) {
-    capacity = rows_at_most, n = basis.n, segments = basis.segments;
+    // whole vectors are written, also past a segment's end: the next segment overwrites it
+    capacity = (rows_at_most + 2 * Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes, n = basis.n, segments = basis.segments;
     phi = arena.take<T>(int64_t(SLOTS) * n * capacity);
     order = arena.take<int32_t>(int64_t(SLOTS) * capacity);
     offset = arena.take<int32_t>(int64_t(SLOTS) * (segments + 1));
@@ -57,14 +60,15 @@ struct Tile {
   void prepare(const Problem<T>& p, int64_t e, int64_t row, int count, int64_t input, int slots) {
     rows = count;
     const T* from = p.x + e * p.x_group + row * p.x_row + input * p.x_input;
-    for (int r = 0; r < count; ++r)
-      for (int k = 0; k < slots; ++k) x[int64_t(k) * capacity + r] = from[r * p.x_row + k * p.x_input];
+    if (slots == SLOTS && p.x_input == 1) {
+      transpose_rows(from, p.x_row, count, SLOTS, x, capacity);
+    } else {
+      for (int r = 0; r < count; ++r)
+        for (int k = 0; k < slots; ++k) x[int64_t(k) * capacity + r] = from[r * p.x_row + k * p.x_input];
+    }
     for (int k = 0; k < slots; ++k) {
       sort(p.basis, input + k, k);
-      const int32_t* begin = slot_offset(k);
-      for (int t = 0; t < segments; ++t)
-        if (begin[t + 1] > begin[t])
-          evaluate(p.basis, input + k, t, u + begin[t], begin[t + 1] - begin[t], slot_phi(k) + begin[t], capacity);
+      evaluate(p.basis, input + k, k);
       if (p.s) {
         const T* s = p.s + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
         const int32_t* number = slot_order(k);
@@ -78,6 +82,49 @@ struct Tile {
   }
 
  private:
+  // Window values of one sorted input: neighbouring segments with the same table in one run.
+  void evaluate(const Basis<T>& basis, int64_t input, int slot) {
+    const int32_t* begin = slot_offset(slot);
+    const T* knots = basis.knots + input * basis.knots_stride;
+    for (int t = 0; t < segments; ++t) {
+      const T left = knots[t], width = knots[t + 1] - knots[t];
+      if (basis.frozen(t)) {
+        for (int r = begin[t]; r < begin[t + 1]; ++r) u[r] = 0;
+      } else {
+        for (int r = begin[t]; r < begin[t + 1]; ++r) u[r] = 2 * ((u[r] - left) / width) - 1;
+      }
+    }
+    const T* table = basis.table + input * basis.table_stride;
+    const int64_t stride = basis.table_segment_stride;
+    const size_t bytes = size_t(n) * basis.m * sizeof(T);
+    for (int t = 0, next; t < segments; t = next) {
+      next = t + 1;
+      while (next < segments && (begin[next + 1] == begin[next] ||
+                                 stride == 0 || !std::memcmp(table + next * stride, table + t * stride, bytes)))
+        ++next;
+      for (int j = 0; j < n; j += 4) {
+        const T* rows_of_table = table + t * stride + j * basis.m;
+        T* to = slot_phi(slot) + int64_t(j) * capacity;
+        if (n - j >= 4) values<4>(basis, rows_of_table, begin[t], begin[next], to);
+        if (n - j == 3) values<3>(basis, rows_of_table, begin[t], begin[next], to);
+        if (n - j == 2) values<2>(basis, rows_of_table, begin[t], begin[next], to);
+        if (n - j == 1) values<1>(basis, rows_of_table, begin[t], begin[next], to);
+      }
+    }
+  }
+
+  template <int N>
+  void values(const Basis<T>& basis, const T* table, int begin, int end, T* to) {
+    const int m = basis.m;
+    for (int r = begin; r < end; r += Simd<T>::lanes) {
+      Vector<T> a[N] = {};
+      features<T>(basis.kind, m, load(u + r), [&](int f, Vector<T> feature) {
+        for (int j = 0; j < N; ++j) a[j] += feature * table[j * m + f];
+      });
+      for (int j = 0; j < N; ++j) store(to + j * capacity + r, a[j]);
+    }
+  }
+
   // Counting sort of one input's rows by segment: fills order, offset and u (x in that order).
   void sort(const Basis<T>& basis, int64_t input, int slot) {
     const T* column = x + int64_t(slot) * capacity;
@@ -89,6 +136,7 @@ struct Tile {
       return;
     }
     locate(basis, input, column, rows, segment);
+    if (sort_few(segment, column, rows, segments, number, u, begin)) return;
     for (int t = 0; t <= segments; ++t) place[t] = 0;
     for (int r = 0; r < rows; ++r) ++place[segment[r]];
     for (int t = 0; t < segments; ++t) {

@@ -100,6 +100,7 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
           if (count == 0) continue;
           Vector<T> window[N][Q];
           load_window(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+          if (t + 1 < tile.segments) fetch<T, N, Q>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
           add_inputs(window, tile.slot_order(k) + begin[t], tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t],
                      tile.capacity, count, y.at(o), row_stride<T, Q>());
         }
@@ -126,7 +127,7 @@ Cut cut_outputs(const Problem<T>& p, int threads) {
   cut.parts = divided(p.inputs, cut.part);
   cut.units = p.groups * cut.tiles * cut.parts;
   const int64_t numbers = cut.rows * (padded(p.outputs, Simd<T>::lanes) + Simd<T>::lanes + SLOTS);
-  cut.scratch = Tile<T>::bytes(p.basis, cut.rows) + numbers * int64_t(sizeof(T)) + 256;
+  cut.scratch = Tile<T>::bytes(p.basis, cut.rows) + (numbers + Simd<T>::lanes * Simd<T>::lanes) * int64_t(sizeof(T)) + 256;
   return cut;
 }
 
@@ -141,8 +142,8 @@ void run_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
   tile.lay(p.basis, cut.rows, arena);
   const Blocks<T> g = pack_rows(p.g + e * p.g_group + row * p.g_row, p.g_row, rows, p.outputs,
                                 arena.take<T>(rows * padded(p.outputs, Simd<T>::lanes)));
-  Vector<T>* partial = reinterpret_cast<Vector<T>*>(arena.take<T>(int64_t(rows + 4) * Simd<T>::lanes));
-  T* sums = arena.take<T>(int64_t(SLOTS) * rows);
+  Vector<T>* partial = reinterpret_cast<Vector<T>*>(arena.take<T>(int64_t(rows + Simd<T>::lanes) * Simd<T>::lanes));
+  T* columns = arena.take<T>(int64_t(SLOTS) * rows);
 
   for (int64_t i = first; i < first + inputs; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, first + inputs - i));
@@ -150,28 +151,33 @@ void run_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
     for (int k = 0; k < slots; ++k) {
       const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
       const T* w = p.w + ((e * p.inputs + i + k) * K) * p.outputs;
-      for (int r = 0; r < rows; ++r) partial[r] = Vector<T>{};
       for (int t = 0; t < tile.segments; ++t) {
         const int count = begin[t + 1] - begin[t];
         if (count == 0) continue;
         over_blocks<T>(tile.n, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
           Vector<T> window[N][Q];
           load_window(window, w + (p.basis.start[t] + j) * p.outputs + o, p.outputs, p.outputs - o);
-          add_outputs(window, order + begin[t], tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t],
-                      tile.capacity, count, g.at(o), row_stride<T, Q>(), partial + begin[t]);
+          if (t + 1 < tile.segments) fetch<T, N, Q>(w + (p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+          const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
+          if (j == 0 && o == 0)
+            add_outputs<T, N, Q, true>(window, order + begin[t], phi, tile.capacity, count, g.at(o),
+                                       row_stride<T, Q>(), partial + begin[t]);
+          else
+            add_outputs<T, N, Q, false>(window, order + begin[t], phi, tile.capacity, count, g.at(o),
+                                        row_stride<T, Q>(), partial + begin[t]);
         });
       }
-      T* to = sums + int64_t(k) * rows;
-      for (int r = 0; r < rows; r += 4) {
-        T four[4];
-        for (int l = rows; l < r + 4; ++l) partial[l] = Vector<T>{};
-        sum4<T>(partial + r, four);
-        for (int l = r; l < std::min(r + 4, rows); ++l) to[order[l]] = four[l - r];
+      T* to = columns + int64_t(k) * rows;
+      constexpr int L = Simd<T>::lanes;
+      for (int r = 0; r < rows; r += L) {
+        T totals[L];
+        store(totals, sums<T>(partial + r));
+        for (int l = r; l < std::min(r + L, rows); ++l) to[order[l]] = totals[l - r];
       }
     }
     T* result = p.result + (e * p.batch + row) * p.inputs + i;
     for (int r = 0; r < rows; ++r)
-      for (int k = 0; k < slots; ++k) result[r * p.inputs + k] = sums[int64_t(k) * rows + r];
+      for (int k = 0; k < slots; ++k) result[r * p.inputs + k] = columns[int64_t(k) * rows + r];
   }
 }
 
@@ -229,6 +235,7 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
             if (count == 0) continue;
             T* to = v + ((i + k) * K + p.basis.start[t] + j) * p.outputs + o;
             Vector<T> window[N][Q] = {};
+            fetch<T, N, Q>(to, p.outputs);
             add_batch(window, tile.slot_order(k) + begin[t],
                       tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t], tile.capacity, count, g.at(o),
                       row_stride<T, Q>());
