@@ -1,6 +1,6 @@
 """Layers whose edges are learned one-dimensional functions, without the big tensors in between."""
 
-from . import bases, functional, init, kan, layers, norm
+from . import bases, cpu, functional, init, kan, layers, norm
 from .backends import backends, use_backend
 from .basis import Basis
 from .linear import HighOrderLinear
@@ -13,6 +13,7 @@ __all__ = [
     "__version__",
     "backends",
     "bases",
+    "cpu",
     "functional",
     "init",
     "kan",

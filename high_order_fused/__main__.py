@@ -17,6 +17,9 @@ def info(argv: Sequence[str]) -> None:
 
     import high_order_fused as hof
 
+    from .native import native_facts, native_missing
+
+    facts = native_facts() or {"": native_missing() or "not built"}
     capability = torch.backends.cpu.get_cpu_capability()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     rows = [
@@ -24,6 +27,7 @@ def info(argv: Sequence[str]) -> None:
         ("torch", torch.__version__),
         ("processor", f"{capability}, {torch.get_num_threads()} threads"),
         ("GPU", ", ".join(devices) or "none that torch can use"),
+        ("compiled parts", ", ".join(f"{key} {value}".strip() for key, value in facts.items())),
         ("", ""),
     ]
     rows += [(name, f"{'yes' if s.available else 'no '}  {s.detail}") for name, s in hof.backends().items()]
@@ -40,7 +44,7 @@ def bench(argv: Sequence[str]) -> None:
 
 
 def demo(argv: Sequence[str]) -> None:
-    """Fit, differentiate and compare: a tour in the terminal."""
+    """Train three networks on handwritten digits; print, compare and draw."""
     from .demo import main
 
     main(list(argv))

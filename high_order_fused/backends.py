@@ -42,7 +42,7 @@ class Status(NamedTuple):
 
 _registered: dict[str, Backend] = {}
 _missing = {
-    "cpu": "this version has no C++ kernels",
+    "cpu": f"the compiled library is missing: {native.native_missing()}",
     "triton": "this version has no Triton kernels",
     "cuda": "this version has no CUDA kernels",
 }
@@ -59,9 +59,7 @@ def backends() -> dict[str, Status]:
     """Every backend by name: available with its instruction set or device, or the reason why not."""
     found = {name: Status(True, backend.detail) for name, backend in reversed(_registered.items())}
     absent = {name: Status(False, why) for name, why in _missing.items() if name not in found}
-    missing, facts = native.native_missing(), native.native_facts() or {}
-    detail = ", ".join([*([missing] if missing else []), *(f"{key} {value}" for key, value in facts.items())])
-    return {**found, **absent, "native extension": Status(missing is None, detail)}
+    return {**found, **absent}
 
 
 @contextmanager

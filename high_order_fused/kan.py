@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -246,7 +246,7 @@ class KAN(nn.Module):
         """The network's output; update_grid first adapts each layer's grid to the input it gets."""
         for layer in self.layers:
             if update_grid:
-                layer.update_grid(x, corrected=corrected)  # type: ignore[operator]
+                cast(KANLinear, layer).update_grid(x, corrected=corrected)
             x = layer(x)
         return x
 
@@ -255,13 +255,14 @@ class KAN(nn.Module):
     ) -> Tensor:
         """The sum of the layers' losses."""
         weights = regularize_activation, regularize_entropy
-        return torch.stack([layer.regularization_loss(*weights) for layer in self.layers]).sum()  # type: ignore[operator]
+        layers = (cast(KANLinear, layer) for layer in self.layers)
+        return torch.stack([layer.regularization_loss(*weights) for layer in layers]).sum()
 
 
 def _least_squares(a: Tensor, b: Tensor) -> Tensor:
     """The smallest x [i, K, o] with |a x - b| least, for a [i, N, K] of any rank and b [i, N, o].
 
-    By eigenvalues of the normal equations in float64, singular values below float32's resolution counting as 0.
+    By eigenvalues of the normal equations in float64; singular values below float32's resolution are 0.
     """
     dtype, (_, rows, columns) = b.dtype, a.shape
     a, b = a.double(), b.double()

@@ -26,6 +26,17 @@ def pair(kind, seed, **kwargs):
     return theirs, ours
 
 
+def in_double(layer):
+    """The peer's layer in float64, its nodes too, which it leaves in float32."""
+    basis = getattr(getattr(layer, "_poly", None) or layer.poly, "basis", None)
+    if hasattr(basis, "denominators"):
+        scale = basis.X.double().abs().max()
+        basis.X = scale * -torch.cos(torch.arange(basis.n, dtype=torch.float64) * torch.pi / (basis.n - 1))
+        apart = basis.X[:, None] - basis.X
+        basis.denominators = torch.where(torch.eye(basis.n, dtype=torch.bool), 1.0, apart)
+    return layer.double()
+
+
 def choose(generator, options):
     return options[int(torch.randint(len(options), (), generator=generator))]
 
@@ -55,10 +66,11 @@ def test_random_configurations(seed):
     theirs, ours = pair(kind, seed, **arguments)
     x = (torch.rand(choose(generator, (1, 4, 17)), arguments["in_features"], generator=generator) * 2 - 1) * 3
     g = torch.randn(x.shape[0], arguments["out_features"], generator=generator)
-    peer32, exact = run(theirs, x, g), run(theirs.double(), x.double(), g.double())
+    peer32, exact = run(theirs, x, g), run(in_double(theirs), x.double(), g.double())
     for actual, expected, double in zip(run(ours, x, g), peer32, exact, strict=True):
         assert difference(actual, double) < 1e-5
-        assert difference(actual, expected) < 1e-5 + difference(expected, double)  # its own rounding
+        rounding = difference(expected, double)  # of the peer: over 1e-5 where n = 6 is extrapolated far
+        assert difference(actual, expected) < max(1e-5, 2 * rounding)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
