@@ -1,0 +1,52 @@
+"""The README's table from a result: `python -m high_order_fused.benchmarks.markdown RESULT README`."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from .report import figure, label, machine, peak_text, shape
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+RIVALS = ("high-order-layers-torch", "Cox-de Boor + GEMM", "expand + GEMM", "torch reference")
+
+
+def table(result: dict[str, Any], name: str) -> str:
+    """Forward + backward of ours, and the rivals' time and memory over ours, as Markdown with its source."""
+    head = ["layer", "ours", *RIVALS]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(entry) for entry in result["cases"])]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    ours = next(entry for entry in result["cases"][0]["contenders"] if entry["name"] == "ours")
+    note = (
+        f"Forward + backward, medians in alternation, and peak memory; rivals as multiples of ours. "
+        f"{machine(result['stamp'])}, {label(ours)}. Source: benchmarks/results/{name}"
+    )
+    return "\n".join([*lines, "", note])
+
+
+def insert(text: str, content: str) -> str:
+    """Text with what stands between the two markers replaced."""
+    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n\n{content}\n\n{END}", text, flags=re.DOTALL)
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    contenders = {contender["name"]: contender for contender in entry["contenders"]}
+    ours = contenders["ours"]
+    mine = f"{figure(ours['forward_backward']['median_ms'])} ms, {peak_text(ours)} MiB"
+    cells = [f"{entry['case']['kind']}, {', '.join(shape(entry['case']))}", mine]
+    for rival in RIVALS:
+        found = contenders.get(rival, {})
+        if "forward_backward" not in found:
+            cells.append("")
+            continue
+        memory, base = found["memory"]["peak_mib"], ours["memory"]["peak_mib"]
+        more = f", {figure(memory / base)}x MiB" if memory and base and peak_text(ours)[0] != "<" else ""
+        cells.append(f"{figure(found['forward_backward']['ratio_to_ours'])}x{more}")
+    return cells
+
+
+if __name__ == "__main__":
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    content = table(json.loads(source.read_text()), source.name)
+    target.write_text(insert(target.read_text(), content))

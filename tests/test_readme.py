@@ -1,0 +1,27 @@
+"""The README claims what the results say: its table is written from the file it names; its code runs."""
+
+import json
+import re
+from pathlib import Path
+
+from high_order_fused.benchmarks.markdown import insert, table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_measured_table_is_the_one_of_its_source():
+    source = ROOT / re.search(r"Source: (benchmarks/results/\S+\.json)", README)[1]
+    assert insert(README, table(json.loads(source.read_text()), source.name)) == README
+
+
+def test_its_pictures_and_pages_exist():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_its_code_runs():
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        names = {}
+        exec(block, names)
+        assert names["y"].shape == (32, 10)
