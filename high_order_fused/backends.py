@@ -22,7 +22,7 @@ class Backend:
 
     sum_inputs(x, w, s, basis), sum_outputs(x, w, g, basis), sum_batch(x, g, s, basis): as in reference.py.
     refuses(x): why it cannot take tensors like x (device, dtype), or None.
-    detail: instruction set or device, for `backends()`.
+    detail: instruction set or device, for `backends()`.     packs: it reads contiguous coefficients only.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Backend:
     sum_batch: Callable[[Tensor, Tensor, Tensor | None, Operands], Tensor]
     refuses: Callable[[Tensor], str | None]
     detail: str
+    packs: bool = True
 
 
 class Status(NamedTuple):
@@ -95,6 +96,11 @@ def resolve(x: Tensor) -> str:
     raise RuntimeError(f"no backend can take {x.dtype} on {x.device.type}")
 
 
+def packs(name: str) -> bool:
+    """Whether the backend of that name reads contiguous coefficients only."""
+    return _registered[name].packs
+
+
 def get(name: str) -> Backend:
     """The registered backend of that name."""
     return _registered[name]
@@ -108,5 +114,6 @@ register(
         reference.sum_batch,
         lambda x: None,
         f"torch {torch.__version__}, every device",
+        packs=False,
     )
 )

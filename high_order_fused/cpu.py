@@ -42,6 +42,14 @@ def _contract(
     return result
 
 
+def transpose(matrix: Tensor) -> Tensor:
+    """[..., r, c] to [..., c, r], contiguous."""
+    if matrix.dtype not in (torch.float32, torch.float64):
+        return matrix.mT.contiguous()
+    result: Tensor = torch.ops.high_order_fused.cpu_transpose(matrix.contiguous(), _isa)
+    return result
+
+
 def _refuses(x: Tensor) -> str | None:
     return None if x.device.type == "cpu" else "the C++ kernels run on a CPU"
 
@@ -49,4 +57,6 @@ def _refuses(x: Tensor) -> str | None:
 _isa = 0
 if native.native_missing() is None:
     _isa = torch.ops.high_order_fused.cpu_isa()
+    library = torch.library.Library("high_order_fused", "IMPL")
+    library.impl("transpose", transpose, "CPU")
     register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, f"C++, {ISAS[_isa]}"))

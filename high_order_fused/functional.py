@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .backends import resolve
+from .backends import packs, resolve
 from .basis import Basis, lookup_dtype
 from .operands import Operands
+from .packing import contiguous
+from .packing import pack as pack
 
 _HALF = (torch.float16, torch.bfloat16)
 _DTYPES = (torch.float32, torch.float64, *_HALF)
@@ -56,22 +58,6 @@ def sum_batch(x: Tensor, g: Tensor, basis: Basis | Operands, s: Tensor | None = 
     return _contract("w", g, s, x, None, basis)
 
 
-def pack(weight: Tensor, basis: Basis, fold: bool = False) -> tuple[Tensor, Basis]:
-    """Coefficients as the kernels read them, and the basis they then belong to.
-
-    weight [I, K, O] or [E, I, K, O], any strides, becomes [E, I, K, O], contiguous. Folding multiplies the
-    table in: each of the M segments then has m coefficients of its own and its window values are the features
-    themselves, K = M m. Differentiable; the functions do not change.
-    """
-    w = weight if weight.dim() == 4 else weight.unsqueeze(0)
-    if fold:
-        windows = basis.start[:, None] + torch.arange(basis.table.shape[-2], device="cpu")
-        table = basis.table.to(w).expand(w.shape[1], len(windows), -1, -1)
-        w = torch.einsum("eitno,itnm->eitmo", w[:, :, windows.to(w.device)], table).flatten(2, 3)
-        basis = basis.folded()
-    return w.contiguous(), basis
-
-
 def _contract(
     missing: str,
     g: Tensor | None,
@@ -87,7 +73,10 @@ def _contract(
     if isinstance(basis, Basis):
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis, weight)
-    plan = ops.Plan(missing, resolve(x), basis.layout)
+    backend = resolve(x)
+    if w is not None and packs(backend):
+        w = contiguous(w)
+    plan = ops.Plan(missing, backend, basis.layout)
     return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis.tensors)
 
 
@@ -99,12 +88,21 @@ def _check_tensors(x: Tensor, **others: Tensor | None) -> None:
             raise TypeError(f"{name}: got {type(t).__name__}, needs a tensor")
         if t.dtype not in _DTYPES:
             raise TypeError(f"{name}: got {t.dtype}, needs float32, float64, bfloat16 or float16")
+        if t is x:
+            continue
         if t.device != x.device:
             raise ValueError(f"{name}: got device {t.device}, needs that of x, {x.device}")
-        half = t.dtype in _HALF and x.dtype == torch.float32 and name not in ("s", "scale")
-        cast = x.dtype in _HALF and t.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
-        if t.dtype != x.dtype and not half and not cast:
+        if t.dtype != x.dtype and not _may_differ(name, t, x):
             raise TypeError(f"{name}: got {t.dtype}, needs that of x, {x.dtype}")
+
+
+def _may_differ(name: str, t: Tensor, x: Tensor) -> bool:
+    """Coefficients and cotangents may be narrower than float32 inputs; autocast makes them so."""
+    if name in ("s", "scale"):
+        return False
+    if x.dtype == torch.float32:
+        return t.dtype in _HALF
+    return x.dtype in _HALF and t.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
 
 
 def _check_shapes(

@@ -6,14 +6,15 @@ basis. A tangent of x enters as s. So derivatives of any order are these same th
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._guards import detect_fake_mode
+from torch.autograd import forward_ad
+from torch.nn import Parameter
 
-from . import reference
 from .backends import get
 from .operands import Layout, Operands
 
@@ -132,10 +133,56 @@ class _Form(torch.autograd.Function):
         return _apply(plan, g, s, x, w, *tensors[4:]).unflatten(0, (copies, -1)), 0
 
 
-@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def _apply(plan: Plan, *tensors: Tensor | None) -> Tensor:
+class _EagerForm(torch.autograd.Function):
+    """`_Form` for eager reverse mode: what transforms need costs more than a small layer takes."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *tensors: Any) -> Tensor:
+        ctx.plan = plan
+        ctx.save_for_backward(*tensors)
+        return _kernel(plan, *tensors)
+
+    backward = _Form.backward
+
+
+def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
+    """T with one slot missing: None in `slots`; no s means ones. basis: the tensors of `Operands`."""
+    tensors = (slots["g"], slots["s"], x, slots["w"], *basis)
     result: Tensor
-    if _forward_levels() > 1:
+    if not _plain(tensors):
+        result = _apply(plan, *tensors)
+    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        result = _EagerForm.apply(plan, *tensors)  # type: ignore[no-untyped-call]
+    else:
+        result = _kernel(plan, *tensors)
+    return result
+
+
+def _plain(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether nothing watches the call but reverse mode: no compiler, transform, mode, dual or foreign tensor."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+        and all(t is None or type(t) in (Tensor, Parameter) for t in tensors)
+    )
+
+
+def _kernel(plan: Plan, g: Any, s: Any, x: Any, w: Any, *basis: Any) -> Tensor:
+    """The backend's function itself."""
+    backend, operands = get(plan.backend), Operands.of(basis, plan.layout)
+    if plan.missing == "g":
+        return backend.sum_inputs(x, w, s, operands)
+    if plan.missing == "s":
+        return backend.sum_outputs(x, w, g, operands)
+    return backend.sum_batch(x, g, s, operands)
+
+
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def _apply(plan: Plan, *tensors: Any) -> Tensor:
+    result: Tensor
+    if forward_levels() > 1:
         # forward mode inside forward mode drops tangents of an autograd.Function (pytorch#197867);
         # the reference is made of plain operations and keeps them
         if detect_fake_mode() is not None:
@@ -143,18 +190,9 @@ def _apply(plan: Plan, *tensors: Tensor | None) -> Tensor:
                 "forward mode inside forward mode is not supported under torch.compile: "
                 "call it without compiling, or put reverse mode outside (torch.func.hessian)"
             )
-        name, order = _RAW[plan.missing]
-        slots = dict(zip(_SLOTS, tensors[:4], strict=True))
-        basis = Operands.of(cast("tuple[Tensor, ...]", tensors[4:]), plan.layout)
-        result = getattr(reference, name)(*(slots[slot] for slot in order), basis)
+        result = _kernel(plan._replace(backend="reference"), *tensors)
     else:
         result = _Form.apply(plan, *tensors)  # type: ignore[no-untyped-call]
-    return result
-
-
-def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
-    """T with one slot missing: None in `slots`; no s means ones. basis: the tensors of `Operands`."""
-    result: Tensor = _apply(plan, slots["g"], slots["s"], x, slots["w"], *basis)
     return result
 
 
@@ -180,7 +218,8 @@ def _derivative(plan: Plan, basis: Sequence[Tensor]) -> tuple[Plan, Sequence[Ten
     return plan._replace(layout=operands.layout), operands.tensors
 
 
-def _forward_levels() -> int:
+def forward_levels() -> int:
+    """How many forward modes surround the call."""
     stack = get_interpreter_stack() or ()
     return sum(interpreter.key() == TransformType.Jvp for interpreter in stack)
 
@@ -194,9 +233,9 @@ def _register(missing: str, fake: Callable[..., Tensor]) -> None:
 
     def kernel(*arguments: Any) -> Tensor:
         *tensors, layout, backend = arguments
-        run = getattr(get(backend), name)
-        result: Tensor = run(*tensors[:3], Operands.of(tensors[3:], Layout(*layout)))
-        return result
+        slots = {**dict.fromkeys(_SLOTS), **dict(zip(order, tensors, strict=False))}
+        plan = Plan(missing, backend, Layout(*layout))
+        return _kernel(plan, *(slots[slot] for slot in _SLOTS), *tensors[3:])
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *tensors, layout, backend = inputs

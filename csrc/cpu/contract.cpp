@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -132,10 +133,45 @@ Tensor contract(int64_t contraction, Tensor x, std::optional<Tensor> w, std::opt
   return run<float>(contraction, x, w, g, s, read_basis<float>(domain, knots, tables, start, layout, x.size(2)), isa);
 }
 
+template <class T>
+void run_transpose(const Tensor& matrix, int64_t copies, int64_t rows, int64_t columns, Tensor& result, int64_t isa) {
+  const hof::Kernels<T>& kernels = variant<T>(isa);
+  const T* from = matrix.const_data_ptr<T>();
+  T* to = result.mutable_data_ptr<T>();
+  const int64_t line = 64, lines = (columns + line - 1) / line, size = rows * columns;
+  torch::stable::parallel_for(0, copies * lines, std::max<int64_t>(65536 / (line * rows + 1), 1),
+                              [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t copy = unit / lines, first = unit % lines * line;
+      kernels.transpose(from + copy * size, rows, columns, first, std::min(first + line, columns), to + copy * size);
+    }
+  });
+}
+
+// [..., rows, columns] to [..., columns, rows], contiguous.
+Tensor transpose(Tensor matrix, int64_t isa) {
+  STD_TORCH_CHECK(matrix.dim() >= 2 && matrix.is_contiguous() && matrix.is_cpu(), "malformed call");
+  std::vector<int64_t> shape;
+  for (int64_t k = 0; k < matrix.dim(); ++k) shape.push_back(matrix.size(k));
+  const int64_t rows = shape[shape.size() - 2], columns = shape.back();
+  std::swap(shape[shape.size() - 2], shape.back());
+  Tensor result = torch::stable::new_empty(matrix, {shape.data(), shape.size()});
+  if (matrix.numel() == 0) return result;
+  const int64_t copies = matrix.numel() / (rows * columns);
+  if (matrix.scalar_type() == ScalarType::Double)
+    run_transpose<double>(matrix, copies, rows, columns, result, isa);
+  else if (matrix.scalar_type() == ScalarType::Float)
+    run_transpose<float>(matrix, copies, rows, columns, result, isa);
+  else
+    STD_TORCH_CHECK(false, "needs float32 or float64");
+  return result;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
   library.def("cpu_isa() -> int");
+  library.def("cpu_transpose(Tensor matrix, int isa) -> Tensor");
   library.def(
       "cpu_contract(int contraction, Tensor x, Tensor? w, Tensor? g, Tensor? s, Tensor domain, Tensor knots, "
       "Tensor tables, Tensor start, int[] layout, int isa) -> Tensor");
@@ -147,4 +183,5 @@ STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CompositeExplicitAutograd, library) 
 
 STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CPU, library) {
   library.impl("cpu_contract", TORCH_BOX(&contract));
+  library.impl("cpu_transpose", TORCH_BOX(&transpose));
 }

@@ -93,8 +93,9 @@ inline int64_t padded(int64_t outputs, int lanes) { return (outputs + lanes - 1)
 
 // ---- one segment: blocks of rows (or functions) x outputs in registers
 
-// y[rows, block] += sum_k phi[k, rows] w[k, block]
-template <class T, int R, int Q>
+// y[rows, block] += sum_k phi[k, rows] w[k, block]; Whole: all `width` outputs of the block exist. (A test in the
+// inner loop would push the block out of its registers.)
+template <class T, int R, int Q, bool Whole>
 inline void multiply_inputs(const T* w, int64_t w_row, int64_t valid, const T* phi, int64_t ld, int depth, T* y,
                             int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
@@ -104,7 +105,7 @@ inline void multiply_inputs(const T* w, int64_t w_row, int64_t valid, const T* p
   for (int k = 0; k < depth; ++k) {
     Vector<T> b[Q];
     for (int q = 0; q < Q; ++q)
-      b[q] = valid >= Q * L ? load(w + k * w_row + q * L) : load_some(w + k * w_row + q * L, valid - q * L);
+      b[q] = Whole ? load(w + k * w_row + q * L) : load_some(w + k * w_row + q * L, valid - q * L);
     for (int r = 0; r < R; ++r)
       for (int q = 0; q < Q; ++q) a[r][q] += b[q] * phi[k * ld + r];
   }

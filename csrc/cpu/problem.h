@@ -35,6 +35,8 @@ template <class T>
 struct Kernels {
   Cut (*cut[3])(const Problem<T>&, int threads);
   void (*run[3])(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
+  // Columns [begin, end) of from [rows, columns] become rows of to [columns, rows].
+  void (*transpose)(const T* from, int64_t rows, int64_t columns, int64_t begin, int64_t end, T* to);
 };
 
 namespace baseline { template <class T> const Kernels<T>& kernels(); }

@@ -86,8 +86,9 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
       over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
         constexpr int64_t width = row_stride<T, Q>();
         over_rows<T, Q>(rows, [&]<int R, int>(int r) {
-          multiply_inputs<T, R, Q>(w + o, p.outputs, outputs - o, tile.phi + r, tile.capacity, slots * tile.n,
-                                   y.at(o) + r * width, width);
+          auto multiply = outputs - o >= width ? multiply_inputs<T, R, Q, true> : multiply_inputs<T, R, Q, false>;
+          multiply(w + o, p.outputs, outputs - o, tile.phi + r, tile.capacity, slots * tile.n, y.at(o) + r * width,
+                   width);
         });
       });
       continue;
@@ -259,9 +260,29 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
 }
 
 template <class T>
+void transpose_columns(const T* from, int64_t rows, int64_t columns, int64_t begin, int64_t end, T* to) {
+  constexpr int L = Simd<T>::lanes;
+  const int64_t whole = rows / L * L;
+  int64_t c = begin;
+  for (; c + L <= end; c += L)
+    for (int64_t r = 0; r < whole; r += L) {
+      Vector<T> v[L];
+      for (int k = 0; k < L; ++k) v[k] = load(from + (r + k) * columns + c);
+      transpose<T>(v);
+      for (int k = 0; k < L; ++k) store(to + (c + k) * rows + r, v[k]);
+    }
+  const int64_t done = c;
+  for (int64_t r = whole; r < rows; ++r)
+    for (c = begin; c < done; ++c) to[c * rows + r] = from[r * columns + c];
+  for (int64_t r = 0; r < rows; ++r)
+    for (c = done; c < end; ++c) to[c * rows + r] = from[r * columns + c];
+}
+
+template <class T>
 const Kernels<T>& kernels() {
   static const Kernels<T> table{{cut_inputs<T>, cut_outputs<T>, cut_batch<T>},
-                                {run_inputs<T>, run_outputs<T>, run_batch<T>}};
+                                {run_inputs<T>, run_outputs<T>, run_batch<T>},
+                                transpose_columns<T>};
   return table;
 }
 
