@@ -1,10 +1,14 @@
 """The C++ backend: the three contractions on a CPU, in float32 and float64; narrower storage is widened."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from . import native
 from .backends import Backend, register
+from .checks import choice
 from .operands import Operands
 
 ISAS = ("baseline", "avx2", "avx512")
@@ -13,33 +17,51 @@ _SUM_INPUTS, _SUM_OUTPUTS, _SUM_BATCH = range(3)
 
 def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_inputs."""
-    return _contract(_SUM_INPUTS, x, w, None, s, basis).to(w.dtype)
+    y = _contract(_SUM_INPUTS, x, w, None, s, basis)
+    return y if y.dtype == w.dtype else y.to(w.dtype)
 
 
 def sum_outputs(x: Tensor, w: Tensor, g: Tensor, basis: Operands) -> Tensor:
     """As reference.sum_outputs."""
-    return _contract(_SUM_OUTPUTS, x, w, g, None, basis).to(x.dtype)
+    r = _contract(_SUM_OUTPUTS, x, w, g, None, basis)
+    return r if r.dtype == x.dtype else r.to(x.dtype)
 
 
 def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_batch."""
-    return _contract(_SUM_BATCH, x, None, g, s, basis).to(g.dtype)
+    v = _contract(_SUM_BATCH, x, None, g, s, basis)
+    return v if v.dtype == g.dtype else v.to(g.dtype)
 
 
 def _contract(
     missing: int, x: Tensor, w: Tensor | None, g: Tensor | None, s: Tensor | None, basis: Operands
 ) -> Tensor:
     dtype = basis.knots.dtype
-    x = x.to(dtype)
-    w = None if w is None else w.to(dtype).contiguous()
-    s = None if s is None else s.to(dtype)
-    if g is not None:
-        g = g.to(dtype)
-        g = g if g.stride(-1) == 1 else g.contiguous()
-    result: Tensor = torch.ops.high_order_fused.cpu_contract(
-        missing, x, w, g, s, *basis.tensors, list(basis.layout), _isa
+    tensors = [t if t is None or t.dtype == dtype else t.to(dtype) for t in (x, w, g, s)]
+    _, w, g, s = tensors
+    if w is not None:
+        w = w.contiguous()
+    if g is not None and g.stride(-1) != 1:
+        g = g.contiguous()
+    result: Tensor = torch.ops.high_order_fused.cpu_contract.default(
+        missing, tensors[0], w, g, s, *basis.tensors, basis.layout, _isa
     )
     return result
+
+
+@contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    """Within the block the kernels use these instructions ("baseline", "avx2", "avx512"), for tests and timing.
+
+    ValueError for one that the processor does not have.
+    """
+    global _isa
+    available = ISAS[: torch.ops.high_order_fused.cpu_isa() + 1]
+    before, _isa = _isa, ISAS.index(choice("isa", name, available))
+    try:
+        yield
+    finally:
+        _isa = before
 
 
 def transpose(matrix: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor
 
 
 def _plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether nothing watches the call but reverse mode: no compiler, transform, mode, dual or foreign tensor."""
+    """Whether at most reverse mode watches: no compiler, transform, mode, dual or foreign tensor."""
     return (
         not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()

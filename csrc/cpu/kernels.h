@@ -63,6 +63,18 @@ inline void load_window(Vector<T> (&w)[N][Q], const T* from, int64_t ld, int64_t
       w[j][q] = valid >= Q * L ? load(from + j * ld + q * L) : load_some(from + j * ld + q * L, valid - q * L);
 }
 
+// p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
+template <bool Whole, class T, class V>
+inline void add_some(T* p, V v, int64_t valid) {
+  if (Whole || valid >= Simd<T>::lanes) {
+    store<T>(p, load(p) + v);
+  } else {
+    T numbers[Simd<T>::lanes];
+    store<T>(numbers, v);
+    for (int64_t l = 0; l < valid; ++l) p[l] += numbers[l];
+  }
+}
+
 // Asks for a window ahead of its use; addresses past the end are harmless.
 template <class T, int N, int Q>
 inline void fetch(const T* from, int64_t ld) {
@@ -86,7 +98,10 @@ inline void over_blocks(int n, int64_t outputs, F&& f) {
   constexpr int L = Simd<T>::lanes, Q = Simd<T>::block;
   int64_t o = 0;
   for (; o + (Q - 1) * L < outputs; o += Q * L) over_functions<T, Q>(n, f, o);
-  for (; o < outputs; o += L) over_functions<T, 1>(n, f, o);
+  const int64_t rest = outputs - o;
+  if (rest > 2 * L) over_functions<T, Q < 3 ? 1 : 3>(n, f, o);  // blocks of two never get here
+  else if (rest > L) over_functions<T, Q < 2 ? 1 : 2>(n, f, o);
+  else if (rest > 0) over_functions<T, 1>(n, f, o);
 }
 
 inline int64_t padded(int64_t outputs, int lanes) { return (outputs + lanes - 1) / lanes * lanes; }
@@ -113,24 +128,20 @@ inline void multiply_inputs(const T* w, int64_t w_row, int64_t valid, const T* p
     for (int q = 0; q < Q; ++q) store(y + r * y_row + q * L, a[r][q]);
 }
 
-// v[functions, block] += sum over rows of phi[functions, row] g[row, block]
-template <class T, int R, int Q>
-inline void multiply_batch(const T* g, int64_t g_row, const T* phi, int64_t ld, int rows, T* v, int64_t v_row,
+// v[functions, block] += sum over rows of phi[functions, row] g[row, block]; Whole: as above
+template <class T, int R, int Q, bool Whole>
+inline void multiply_batch(const T* g, int64_t g_row, const T* phi, int64_t ld, int64_t rows, T* v, int64_t v_row,
                            int64_t valid) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> a[R][Q] = {};
-  for (int r = 0; r < rows; ++r) {
+  for (int64_t r = 0; r < rows; ++r) {
     Vector<T> b[Q];
     for (int q = 0; q < Q; ++q) b[q] = load(g + r * g_row + q * L);
     for (int k = 0; k < R; ++k)
       for (int q = 0; q < Q; ++q) a[k][q] += b[q] * phi[k * ld + r];
   }
   for (int k = 0; k < R; ++k)
-    for (int q = 0; q < Q; ++q) {
-      T numbers[L];
-      store(numbers, a[k][q]);
-      for (int64_t l = 0; l < L && q * L + l < valid; ++l) v[k * v_row + q * L + l] += numbers[l];
-    }
+    for (int q = 0; q < Q; ++q) add_some<Whole>(v + k * v_row + q * L, a[k][q], valid - q * L);
 }
 
 // Calls f.template operator()<R, Q>(first) over `count` in blocks of Simd::rows, then one by one.

@@ -41,6 +41,20 @@ inline Vector<T> load_some(const T* p, int64_t count) {
   return load(numbers);
 }
 
+#if HOF_VECTOR_BYTES == 64
+template <>
+inline Vector<float> load_some(const float* p, int64_t count) {
+  const int some = count < 0 ? 0 : count > 16 ? 16 : int(count);
+  return Vector<float>(_mm512_maskz_loadu_ps(__mmask16((1u << some) - 1), p));
+}
+
+template <>
+inline Vector<double> load_some(const double* p, int64_t count) {
+  const int some = count < 0 ? 0 : count > 8 ? 8 : int(count);
+  return Vector<double>(_mm512_maskz_loadu_pd(__mmask8((1u << some) - 1), p));
+}
+#endif
+
 template <class T, int... K>
 inline Vector<T> add_pairs(Vector<T> a, Vector<T> b, std::integer_sequence<int, K...>) {
   return __builtin_shufflevector(a, b, 2 * K...) + __builtin_shufflevector(a, b, 2 * K + 1 ...);

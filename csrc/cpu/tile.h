@@ -102,13 +102,21 @@ struct Tile {
       while (next < segments && (begin[next + 1] == begin[next] ||
                                  stride == 0 || !std::memcmp(table + next * stride, table + t * stride, bytes)))
         ++next;
-      for (int j = 0; j < n; j += 4) {
+      // features are computed once for up to 8 functions
+      const int blocks = (n + 7) / 8, block = (n + blocks - 1) / blocks;
+      for (int j = 0; j < n; j += block) {
         const T* rows_of_table = table + t * stride + j * basis.m;
         T* to = slot_phi(slot) + int64_t(j) * capacity;
-        if (n - j >= 4) values<4>(basis, rows_of_table, begin[t], begin[next], to);
-        if (n - j == 3) values<3>(basis, rows_of_table, begin[t], begin[next], to);
-        if (n - j == 2) values<2>(basis, rows_of_table, begin[t], begin[next], to);
-        if (n - j == 1) values<1>(basis, rows_of_table, begin[t], begin[next], to);
+        switch (std::min(block, n - j)) {
+          case 1: values<1>(basis, rows_of_table, begin[t], begin[next], to); break;
+          case 2: values<2>(basis, rows_of_table, begin[t], begin[next], to); break;
+          case 3: values<3>(basis, rows_of_table, begin[t], begin[next], to); break;
+          case 4: values<4>(basis, rows_of_table, begin[t], begin[next], to); break;
+          case 5: values<5>(basis, rows_of_table, begin[t], begin[next], to); break;
+          case 6: values<6>(basis, rows_of_table, begin[t], begin[next], to); break;
+          case 7: values<7>(basis, rows_of_table, begin[t], begin[next], to); break;
+          default: values<8>(basis, rows_of_table, begin[t], begin[next], to);
+        }
       }
     }
   }

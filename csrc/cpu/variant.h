@@ -119,6 +119,55 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
 
 // ---- sum_outputs
 
+// One segment: t[k, row] = sum_o w[k, o] g[row, o] is a matrix product for all inputs of a tile; then r = sum_j phi t.
+
+template <class T>
+inline Blocks<T> pack_columns(const T* from, int64_t ld, int rows, int64_t outputs, T* to) {
+  constexpr int L = Simd<T>::lanes;
+  Blocks<T> blocks{to, outputs};
+  over_blocks<T>(1, rows, [&]<int, int Q>(int, int64_t first) {
+    constexpr int64_t width = row_stride<T, Q>();
+    T* block = blocks.at(first);
+    const int64_t whole = first + width <= rows ? outputs / L * L : 0;
+    for (int64_t o = 0; o < whole; o += L)
+      for (int q = 0; q < Q; ++q) {
+        Vector<T> v[L];
+        for (int k = 0; k < L; ++k) v[k] = load(from + (first + q * L + k) * ld + o);
+        transpose<T>(v);
+        for (int k = 0; k < L; ++k) store(block + (o + k) * width + q * L, v[k]);
+      }
+    for (int64_t o = whole; o < outputs; ++o)
+      for (int64_t l = 0; l < width; ++l) block[o * width + l] = first + l < rows ? from[(first + l) * ld + o] : T(0);
+  });
+  return blocks;
+}
+
+// columns[slot * rows + row]; t has room for SLOTS * n vectors blocks.
+template <class T>
+inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int slots, const T* w, const Blocks<T>& g, T* t,
+                             T* columns) {
+  constexpr int L = Simd<T>::lanes;
+  const int rows = tile.rows, n = tile.n;
+  over_blocks<T>(1, rows, [&]<int, int Q>(int, int64_t first) {
+    constexpr int64_t width = row_stride<T, Q>();
+    std::fill_n(t, slots * n * width, T(0));
+    over_rows<T, Q>(slots * n, [&]<int R, int>(int k) {
+      multiply_batch<T, R, Q, true>(g.at(first), width, w + k * p.outputs, p.outputs, p.outputs, t + k * width, width,
+                                    width);
+    });
+    for (int slot = 0; slot < slots; ++slot)
+      for (int q = 0; q < Q; ++q) {
+        Vector<T> sum{};
+        const T* phi = tile.slot_phi(slot) + first + q * L;
+        for (int j = 0; j < n; ++j) sum += load(t + (slot * n + j) * width + q * L) * load(phi + int64_t(j) * tile.capacity);
+        T numbers[L];
+        store(numbers, sum);
+        const int64_t at = first + q * L;
+        for (int64_t l = 0; l < std::min<int64_t>(L, rows - at); ++l) columns[int64_t(slot) * rows + at + l] = numbers[l];
+      }
+  });
+}
+
 template <class T>
 Cut cut_outputs(const Problem<T>& p, int threads) {
   Cut cut = cut_rows(p, threads);
@@ -127,7 +176,9 @@ Cut cut_outputs(const Problem<T>& p, int threads) {
   cut.part = divided(blocks, cut.parts) * SLOTS;
   cut.parts = divided(p.inputs, cut.part);
   cut.units = p.groups * cut.tiles * cut.parts;
-  const int64_t numbers = cut.rows * (padded(p.outputs, Simd<T>::lanes) + Simd<T>::lanes + SLOTS);
+  const int64_t g = padded(cut.rows, Simd<T>::lanes) * padded(p.outputs, Simd<T>::lanes);
+  const int64_t room = std::max<int64_t>(cut.rows, SLOTS * p.basis.n * Simd<T>::block);  // partial sums, or t
+  const int64_t numbers = g + room * Simd<T>::lanes + cut.rows * SLOTS;
   cut.scratch = Tile<T>::bytes(p.basis, cut.rows) + (numbers + Simd<T>::lanes * Simd<T>::lanes) * int64_t(sizeof(T)) + 256;
   return cut;
 }
@@ -141,15 +192,22 @@ void run_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
   Arena arena{scratch};
   Tile<T> tile;
   tile.lay(p.basis, cut.rows, arena);
-  const Blocks<T> g = pack_rows(p.g + e * p.g_group + row * p.g_row, p.g_row, rows, p.outputs,
-                                arena.take<T>(rows * padded(p.outputs, Simd<T>::lanes)));
-  Vector<T>* partial = reinterpret_cast<Vector<T>*>(arena.take<T>(int64_t(rows + Simd<T>::lanes) * Simd<T>::lanes));
+  const bool single = p.basis.segments == 1;
+  const T* cotangent = p.g + e * p.g_group + row * p.g_row;
+  T* packed = arena.take<T>(padded(rows, Simd<T>::lanes) * padded(p.outputs, Simd<T>::lanes));
+  const Blocks<T> g = single ? pack_columns(cotangent, p.g_row, rows, p.outputs, packed)
+                             : pack_rows(cotangent, p.g_row, rows, p.outputs, packed);
+  const int64_t room = std::max<int64_t>(rows + Simd<T>::lanes, SLOTS * p.basis.n * Simd<T>::block);
+  Vector<T>* partial = reinterpret_cast<Vector<T>*>(arena.take<T>(room * Simd<T>::lanes));
+  constexpr int L = Simd<T>::lanes;
   T* columns = arena.take<T>(int64_t(SLOTS) * rows);
 
   for (int64_t i = first; i < first + inputs; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, first + inputs - i));
     tile.prepare(p, e, row, rows, i, slots);
-    for (int k = 0; k < slots; ++k) {
+    if (single)
+      multiply_outputs(p, tile, slots, p.w + (e * p.inputs + i) * K * p.outputs, g, reinterpret_cast<T*>(partial), columns);
+    for (int k = 0; k < slots && !single; ++k) {
       const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
       const T* w = p.w + ((e * p.inputs + i + k) * K) * p.outputs;
       for (int t = 0; t < tile.segments; ++t) {
@@ -169,7 +227,6 @@ void run_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
         });
       }
       T* to = columns + int64_t(k) * rows;
-      constexpr int L = Simd<T>::lanes;
       for (int r = 0; r < rows; r += L) {
         T totals[L];
         store(totals, sums<T>(partial + r));
@@ -177,7 +234,17 @@ void run_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
       }
     }
     T* result = p.result + (e * p.batch + row) * p.inputs + i;
-    for (int r = 0; r < rows; ++r)
+    int done = 0;
+    if (slots == SLOTS) {
+      for (; done + L <= rows; done += L)
+        for (int k = 0; k < SLOTS; k += L) {
+          Vector<T> v[L];
+          for (int l = 0; l < L; ++l) v[l] = load(columns + int64_t(k + l) * rows + done);
+          transpose<T>(v);
+          for (int l = 0; l < L; ++l) store(result + (done + l) * p.inputs + k, v[l]);
+        }
+    }
+    for (int r = done; r < rows; ++r)
       for (int k = 0; k < slots; ++k) result[r * p.inputs + k] = columns[int64_t(k) * rows + r];
   }
 }
@@ -221,8 +288,10 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
       if (p.basis.segments == 1) {
         over_blocks<T>(1, p.outputs, [&]<int, int Q>(int, int64_t o) {
           over_rows<T, Q>(slots * tile.n, [&]<int R, int>(int k) {
-            multiply_batch<T, R, Q>(g.at(o), row_stride<T, Q>(), tile.phi + int64_t(k) * tile.capacity, tile.capacity,
-                                    rows, v + (i * K + k) * p.outputs + o, p.outputs, p.outputs - o);
+            constexpr int64_t width = row_stride<T, Q>();
+            auto multiply = p.outputs - o >= width ? multiply_batch<T, R, Q, true> : multiply_batch<T, R, Q, false>;
+            multiply(g.at(o), width, tile.phi + int64_t(k) * tile.capacity, tile.capacity, rows,
+                     v + (i * K + k) * p.outputs + o, p.outputs, p.outputs - o);
           });
         });
         continue;
@@ -241,17 +310,8 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
                       tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t], tile.capacity, count, g.at(o),
                       row_stride<T, Q>());
             for (int f = 0; f < N; ++f)
-              for (int q = 0; q < Q; ++q) {
-                T* at = to + f * p.outputs + q * L;
-                const int64_t valid = p.outputs - o - q * L;
-                if (valid >= L) {
-                  store(at, load(at) + window[f][q]);
-                } else {
-                  T numbers[L];
-                  store(numbers, window[f][q]);
-                  for (int64_t l = 0; l < valid; ++l) at[l] += numbers[l];
-                }
-              }
+              for (int q = 0; q < Q; ++q)
+                add_some<false>(to + f * p.outputs + q * L, window[f][q], p.outputs - o - q * L);
           }
         }
       });

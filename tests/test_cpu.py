@@ -1,0 +1,130 @@
+"""The C++ kernels: every instruction set against the reference, odd sizes, any number of threads to the bit."""
+
+import pytest
+import torch
+
+import high_order_fused as hof
+from high_order_fused import cpu, functional, native, reference
+from tests import cases
+from tests.support import difference
+
+pytestmark = pytest.mark.skipif(
+    native.native_missing() is not None, reason=f"native: {native.native_missing()}"
+)
+BEST = 0 if native.native_missing() else torch.ops.high_order_fused.cpu_isa()
+FAMILIES = [f"{family}-{policies[-1]}" for family, policies in cases.POLICIES.items()]
+
+
+@pytest.fixture(params=cpu.ISAS)
+def isa(request):
+    if cpu.ISAS.index(request.param) > BEST:
+        pytest.skip(f"this processor has no {request.param}")
+    with cpu.use_isa(request.param):
+        yield request.param
+
+
+def operands(basis, shape, dtype=torch.float32):
+    groups, batch, inputs, outputs = shape
+    inputs = basis.inputs or inputs
+    x = cases.points(groups, batch, inputs, dtype=dtype)
+    g, s = torch.randn(groups, batch, outputs, dtype=dtype), torch.randn(groups, batch, inputs, dtype=dtype)
+    w = torch.randn(groups, inputs, basis.size, outputs, dtype=dtype)
+    return x, w, g, s, basis.operands(dtype, x.device)
+
+
+def three(module, x, w, g, s, basis):
+    return (
+        module.sum_inputs(x, w, s, basis),
+        module.sum_outputs(x, w, g, basis),
+        module.sum_batch(x, g, s, basis),
+    )
+
+
+# sizes beside those of vectors, register blocks, tiles and cache lines
+SHAPES = [
+    (1, 1, 1, 1),
+    (2, 3, 17, 2),
+    (1, 16, 16, 16),
+    (1, 33, 5, 63),
+    (1, 300, 7, 65),
+    (2, 65, 19, 37),
+    (1, 530, 33, 130),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", FAMILIES)
+def test_every_variant_and_size(isa, case, dtype):
+    basis = cases.build(case)
+    for shape in SHAPES:
+        arguments = operands(basis, shape, dtype)
+        exact = three(
+            reference,
+            *(t.double() for t in arguments[:4]),
+            basis.operands(torch.float64, torch.device("cpu")),
+        )
+        for actual, expected in zip(three(cpu, *arguments), exact, strict=True):
+            assert difference(actual, expected) < (1e-5 if dtype == torch.float32 else 1e-12), shape
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 9, 13])
+@pytest.mark.parametrize("segments", [1, 2, 24, 25, 150])
+def test_every_window_and_number_of_segments(isa, n, segments):
+    """Beyond 24 segments another sort, beyond 128 knots another search, beyond 4 functions several blocks."""
+    for knots in (None, torch.linspace(-1, 1, segments + 1) ** 3):
+        basis = hof.bases.piecewise_lagrange(n, segments, knots=knots)
+        arguments = operands(basis, (1, 70, 4, 20), torch.float64)
+        for actual, expected in zip(three(cpu, *arguments), three(reference, *arguments), strict=True):
+            assert difference(actual, expected) < 1e-11
+
+
+@pytest.mark.parametrize(
+    "case", ["piecewise_lagrange-continuous-linear", "lagrange-linear", "bspline-knots-zero"]
+)
+@pytest.mark.parametrize("shape", [(1, 1, 40, 200), (1, 700, 20, 70), (3, 40, 5, 9)])
+def test_threads_do_not_change_a_bit(isa, case, shape):
+    arguments = operands(cases.build(case), shape)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            results.append(three(cpu, *arguments))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_lookup_to_the_bit(isa):
+    for segments in (2, 3, 7, 12, 64):
+        basis = hof.bases.piecewise_lagrange(
+            1, segments, (-1.5, 0.7), continuous=False, outside="extrapolate"
+        )
+        knots = basis.operands(torch.float32, torch.device("cpu")).knots[0]
+        x = torch.cat(
+            [knots, knots.nextafter(torch.tensor(9.0)), knots.nextafter(torch.tensor(-9.0)), torch.randn(999)]
+        )
+        y = functional.link(x[:, None], torch.arange(float(segments))[None, :, None], basis)
+        assert torch.equal(y[:, 0].long(), basis.locate(x)[0])
+
+
+def test_transposition(isa):
+    for shape in [(1, 1), (5, 3), (16, 16), (37, 61 * 19), (2, 33, 65), (0, 4), (128, 130)]:
+        for dtype in (torch.float32, torch.float64):
+            matrix = torch.randn(*shape, dtype=dtype)
+            assert torch.equal(cpu.transpose(matrix), matrix.mT.contiguous())
+
+
+def test_an_instruction_set_that_is_not_there():
+    with pytest.raises(ValueError, match="isa: got 'avx1024', needs one of 'baseline'"):
+        cpu.use_isa("avx1024").__enter__()
+
+
+def test_more_than_two_to_the_31_elements():
+    """Stride-0 rows: 32769 x 65536 inputs are 2^31 and 65536 more."""
+    basis = hof.bases.lagrange(2)
+    x, w = torch.rand(1, 1, 65536) * 2 - 1, torch.randn(1, 65536, 2, 1)
+    one = cpu.sum_inputs(x, w, None, basis.operands(torch.float32, x.device))
+    many = cpu.sum_inputs(x.expand(1, 32769, -1), w, None, basis.operands(torch.float32, x.device))
+    assert many.shape == (1, 32769, 1) and difference(many, one.expand_as(many)) < 1e-5
