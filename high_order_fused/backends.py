@@ -22,7 +22,9 @@ class Backend:
 
     sum_inputs(x, w, s, basis), sum_outputs(x, w, g, basis), sum_batch(x, g, s, basis): as in reference.py.
     refuses(x): why it cannot take tensors like x (device, dtype), or None.
-    detail: instruction set or device, for `backends()`.     packs: it reads contiguous coefficients only.
+    detail: instruction set or device, for `backends()`.
+    transpose(matrix): [..., r, c] to [..., c, r], contiguous, by which coefficients are packed; None for a
+    backend that reads them with any strides.
     """
 
     name: str
@@ -31,7 +33,7 @@ class Backend:
     sum_batch: Callable[[Tensor, Tensor, Tensor | None, Operands], Tensor]
     refuses: Callable[[Tensor], str | None]
     detail: str
-    packs: bool = True
+    transpose: Callable[[Tensor], Tensor] | None = None
 
 
 class Status(NamedTuple):
@@ -96,11 +98,6 @@ def resolve(x: Tensor) -> str:
     raise RuntimeError(f"no backend can take {x.dtype} on {x.device.type}")
 
 
-def packs(name: str) -> bool:
-    """Whether the backend of that name reads contiguous coefficients only."""
-    return _registered[name].packs
-
-
 def get(name: str) -> Backend:
     """The registered backend of that name."""
     return _registered[name]
@@ -114,6 +111,5 @@ register(
         reference.sum_batch,
         lambda x: None,
         f"torch {torch.__version__}, every device",
-        packs=False,
     )
 )

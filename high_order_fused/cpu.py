@@ -51,7 +51,7 @@ def _contract(
 
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
-    """Within the block the kernels use these instructions ("baseline", "avx2", "avx512"), for tests and timing.
+    """Within the block kernels use these instructions ("baseline", "avx2", "avx512"), for tests and timing.
 
     ValueError for one that the processor does not have.
     """
@@ -81,4 +81,4 @@ if native.native_missing() is None:
     _isa = torch.ops.high_order_fused.cpu_isa()
     library = torch.library.Library("high_order_fused", "IMPL")
     library.impl("transpose", transpose, "CPU")
-    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, f"C++, {ISAS[_isa]}"))
+    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, f"C++, {ISAS[_isa]}", transpose))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .backends import packs, resolve
+from .backends import get, resolve
 from .basis import Basis, lookup_dtype
 from .operands import Operands
 from .packing import contiguous
@@ -74,8 +74,9 @@ def _contract(
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis, weight)
     backend = resolve(x)
-    if w is not None and packs(backend):
-        w = contiguous(w)
+    transpose = get(backend).transpose
+    if w is not None and transpose is not None:
+        w = contiguous(w, transpose)
     plan = ops.Plan(missing, backend, basis.layout)
     return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis.tensors)
 

@@ -138,18 +138,23 @@ class _EagerForm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *tensors: Any) -> Tensor:
-        ctx.plan = plan
-        ctx.save_for_backward(*tensors)
+        ctx.plan, ctx.basis = plan, tensors[4:]
+        ctx.save_for_backward(*tensors[:4])
         return _kernel(plan, *tensors)
 
-    backward = _Form.backward
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        g, s, x, w = ctx.saved_tensors
+        slots = {"g": g, "s": s, "w": w}
+        grads = _gradients(ctx.plan, cotangent, slots, x, ctx.basis, ctx.needs_input_grad[1:5])
+        return None, *(grads[slot] for slot in _SLOTS), None, None, None, None
 
 
 def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
     """T with one slot missing: None in `slots`; no s means ones. basis: the tensors of `Operands`."""
     tensors = (slots["g"], slots["s"], x, slots["w"], *basis)
     result: Tensor
-    if not _plain(tensors):
+    if not plain(tensors):
         result = _apply(plan, *tensors)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         result = _EagerForm.apply(plan, *tensors)  # type: ignore[no-untyped-call]
@@ -158,7 +163,7 @@ def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor
     return result
 
 
-def _plain(tensors: Sequence[Tensor | None]) -> bool:
+def plain(tensors: Sequence[Tensor | None]) -> bool:
     """Whether at most reverse mode watches: no compiler, transform, mode, dual or foreign tensor."""
     return (
         not torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""The C++ kernels: every instruction set against the reference, odd sizes, any number of threads to the bit."""
+"""The C++ kernels: every instruction set against the reference, odd sizes, threads equal to the bit."""
 
 import pytest
 import torch

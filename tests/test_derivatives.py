@@ -158,3 +158,26 @@ def test_a_constant_basis_gives_zero_gradients_not_none():
     x, w, _ = operands(basis)
     link(x, w, basis).sum().backward()
     assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+def test_weights_with_outputs_first():
+    """The peers' layout goes through a transposition of its own: derivatives of any order, every transform."""
+    basis = cases.build("piecewise_lagrange-continuous-linear")
+    x, w, _ = operands(basis)
+    peer = w.detach().permute(2, 0, 1).contiguous().requires_grad_()
+    f = lambda x, p: link(x, p.permute(1, 2, 0), basis).sin()  # noqa: E731
+    torch.testing.assert_close(f(x, peer), link(x, w, basis).sin())
+    assert gradcheck(f, (x, peer), check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(f, (x, peer), check_fwd_over_rev=True)
+    (gradient,) = torch.autograd.grad(f(x, peer).sum(), peer)
+    assert gradient.is_contiguous()
+    stacked = torch.stack([peer, -peer]).detach()
+    torch.testing.assert_close(vmap(f, (None, 0))(x, stacked), torch.stack([f(x, p) for p in stacked]))
+    total = lambda p: f(x.detach(), p).sum()  # noqa: E731
+    torch.testing.assert_close(jacfwd(jacfwd(total))(peer.detach()), hessian(total)(peer.detach()))
+    compiled = torch.compile(f, fullgraph=True)
+    (other,) = torch.autograd.grad(compiled(x, peer).sum(), peer)
+    torch.testing.assert_close(other, gradient)
+    torch.library.opcheck(
+        torch.ops.high_order_fused.transpose.default, (torch.rand(2, 3, 5, requires_grad=True),)
+    )
