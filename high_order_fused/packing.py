@@ -52,9 +52,12 @@ class _EagerPack(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
-        rows = cotangent.flatten(1, 2)
+        groups, inputs, size, outputs = cotangent.shape
+        rows = cotangent.reshape(
+            groups, inputs * size, outputs
+        )  # batched gradients know reshape, not flatten
         columns = _transposed(rows) if torch.is_grad_enabled() else ctx.transpose(rows)
-        return columns.unflatten(2, cotangent.shape[1:3]).permute(0, 2, 3, 1), None
+        return columns.reshape(groups, outputs, inputs, size).permute(0, 2, 3, 1), None
 
 
 class _Transpose(torch.autograd.Function):

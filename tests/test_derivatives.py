@@ -161,7 +161,7 @@ def test_a_constant_basis_gives_zero_gradients_not_none():
 
 
 def test_weights_with_outputs_first():
-    """The peers' layout goes through a transposition of its own: derivatives of any order, every transform."""
+    """The peers' layout goes through a transposition of its own: any order, every transform."""
     basis = cases.build("piecewise_lagrange-continuous-linear")
     x, w, _ = operands(basis)
     peer = w.detach().permute(2, 0, 1).contiguous().requires_grad_()
