@@ -3,21 +3,25 @@
 from . import bases, cpu, functional, init, kan, layers, norm
 from .backends import backends, use_backend
 from .basis import Basis
+from .fuse import Fused, fuse, unfuse
 from .linear import HighOrderLinear
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Basis",
+    "Fused",
     "HighOrderLinear",
     "__version__",
     "backends",
     "bases",
     "cpu",
     "functional",
+    "fuse",
     "init",
     "kan",
     "layers",
     "norm",
+    "unfuse",
     "use_backend",
 ]
