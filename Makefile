@@ -11,7 +11,7 @@ NATIVE_SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all lint format bench clean
+.PHONY: help setup demo test test-all test-sanitize lint format bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,16 @@ test: $(READY) ## Run the tests, without those marked slow
 
 test-all: $(READY) ## Run every test
 	@$(PY) -m pytest -n $(JOBS) --benchmark-disable $(ARGS)
+
+# A copy of the tree with sanitized kernels; leaks are Python's own and are not looked for.
+test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-behaviour sanitizers
+	@rm -rf build/sanitize && mkdir -p build/sanitize
+	@cp -r high_order_fused csrc benchmarks tests setup.py pyproject.toml README.md LICENSE build/sanitize/
+	@rm -f build/sanitize/high_order_fused/*.so
+	@echo "==> Building the kernels with sanitizers"
+	@cd build/sanitize && HOF_SANITIZE=1 $(abspath $(PY)) setup.py -q build_ext --inplace
+	@cd build/sanitize && LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 $(abspath $(PY)) -m pytest -q -p no:cacheprovider tests/test_cpu.py tests/test_conformance.py -k cpu
 
 lint: $(READY) ## Check style, formatting and types
 	@$(PY) -m ruff check .

@@ -14,6 +14,7 @@ PACKAGE = "high_order_fused"
 INSTALLED_INSIDE = ("benchmarks",)  # top-level folders that become sub-packages of the package
 TORCH_TARGET_VERSION = "0x020b000000000000"  # torch 2.11: the oldest release whose stable ABI is used
 NATIVE = os.environ.get("HOF_NATIVE", "1") != "0"
+SANITIZE = os.environ.get("HOF_SANITIZE", "0") != "0"  # for `make test-sanitize`
 
 # pip run as `.venv/bin/pip` leaves .venv/bin, where an installed ninja lies, out of PATH
 os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
@@ -81,6 +82,8 @@ def explained(error):
 def native_parts():
     """Return the operator library (stable ABI, no Python) and the module of build facts (no torch)."""
     optimise, others = "-O3", ["-std=c++20", "-fvisibility=hidden", "-g0"]
+    if SANITIZE:
+        optimise, others = "-O1", [*others, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1"]
     if os.name == "nt":
         optimise, others = "/O2", ["/std:c++20"]
     try:
@@ -95,6 +98,7 @@ def native_parts():
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
         extra_compile_args=[optimise, *others],
         depends=glob("csrc/**/*.h", recursive=True),
+        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
         py_limited_api=True,
         optional=True,
     )
