@@ -11,7 +11,8 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-constexpr int SLOTS = 16;  // inputs of a tile: a cache line of x
+constexpr int SLOTS = 16;    // inputs of a tile: a cache line of x
+constexpr int FEW_ROWS = 8;  // a batch so small that its coefficients are read about once
 
 // Bytes are handed out in lines, so that vectors do not straddle them.
 struct Arena {
@@ -56,6 +57,13 @@ struct Tile {
   int32_t* slot_order(int slot) const { return order + int64_t(slot) * capacity; }
   int32_t* slot_offset(int slot) const { return offset + int64_t(slot) * (segments + 1); }
 
+  // The first segment that has rows.
+  int first_segment(int slot) const {
+    int t = 0;
+    while (slot_offset(slot)[t + 1] == 0) ++t;
+    return t;
+  }
+
   // Rows [row, row + count) of inputs [input, input + slots) of group e.
   void prepare(const Problem<T>& p, int64_t e, int64_t row, int count, int64_t input, int slots) {
     rows = count;
@@ -68,7 +76,10 @@ struct Tile {
     }
     for (int k = 0; k < slots; ++k) {
       sort(p.basis, input + k, k);
-      evaluate(p.basis, input + k, k);
+      if (p.batch <= FEW_ROWS)
+        evaluate_few(p.basis, input + k, k);
+      else
+        evaluate(p.basis, input + k, k);
       if (p.s) {
         const T* s = p.s + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
         const int32_t* number = slot_order(k);
@@ -121,6 +132,22 @@ struct Tile {
     }
   }
 
+  // The same for a handful of rows, one by one.
+  void evaluate_few(const Basis<T>& basis, int64_t input, int slot) {
+    const int32_t* begin = slot_offset(slot);
+    const T* knots = basis.knots + input * basis.knots_stride;
+    T* to = slot_phi(slot);
+    for (int t = 0, r = 0; r < rows; ++t)
+      for (; r < begin[t + 1]; ++r) {
+        const T* table = basis.table + input * basis.table_stride + t * basis.table_segment_stride;
+        const T v = basis.frozen(t) ? T(0) : 2 * ((u[r] - knots[t]) / (knots[t + 1] - knots[t])) - 1;
+        for (int j = 0; j < n; ++j) to[j * capacity + r] = 0;
+        features<T>(basis.kind, basis.m, v, [&](int f, T feature) {
+          for (int j = 0; j < n; ++j) to[j * capacity + r] += feature * table[j * basis.m + f];
+        });
+      }
+  }
+
   template <int N>
   void values(const Basis<T>& basis, const T* table, int begin, int end, T* to) {
     const int m = basis.m;
@@ -144,6 +171,11 @@ struct Tile {
       return;
     }
     locate(basis, input, column, rows, segment);
+    if (rows == 1) {
+      number[0] = 0, u[0] = column[0];
+      for (int t = 0; t <= segments; ++t) begin[t] = t > segment[0];
+      return;
+    }
     if (sort_few(segment, column, rows, segments, number, u, begin)) return;
     for (int t = 0; t <= segments; ++t) place[t] = 0;
     for (int r = 0; r < rows; ++r) ++place[segment[r]];

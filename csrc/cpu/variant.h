@@ -93,19 +93,31 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
       });
       continue;
     }
-    over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
+    auto add = [&]<int N, int Q>(int k, int t, int j, int64_t o) {
+      const int begin = tile.slot_offset(k)[t], count = tile.slot_offset(k)[t + 1] - begin;
+      if (count == 0) return;
+      Vector<T> window[N][Q];
+      load_window(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+      if (t + 1 < tile.segments && p.batch > FEW_ROWS)
+        fetch<T, N, Q>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+      add_inputs(window, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
+                 tile.capacity, count, y.at(o), row_stride<T, Q>());
+    };
+    if (p.batch <= FEW_ROWS) {  // coefficients are read once, so in the order they lie in
       for (int k = 0; k < slots; ++k) {
-        const int32_t* begin = tile.slot_offset(k);
-        for (int t = 0; t < tile.segments; ++t) {
-          const int count = begin[t + 1] - begin[t];
-          if (count == 0) continue;
-          Vector<T> window[N][Q];
-          load_window(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
-          if (t + 1 < tile.segments) fetch<T, N, Q>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
-          add_inputs(window, tile.slot_order(k) + begin[t], tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t],
-                     tile.capacity, count, y.at(o), row_stride<T, Q>());
-        }
+        const T* ahead = w + ((k + 1) * K + p.basis.start[tile.first_segment(std::min(k + 1, slots - 1))]) * p.outputs;
+        for (int t = 0; t < tile.segments; ++t)
+          if (tile.slot_offset(k)[t + 1] > tile.slot_offset(k)[t])
+            over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
+              fetch<T, N, Q>(ahead + j * p.outputs + o, p.outputs);
+              add.template operator()<N, Q>(k, t, j, o);
+            });
       }
+      continue;
+    }
+    over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
+      for (int k = 0; k < slots; ++k)
+        for (int t = 0; t < tile.segments; ++t) add.template operator()<N, Q>(k, t, j, o);
     });
   }
 
