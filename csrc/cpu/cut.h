@@ -1,0 +1,57 @@
+// How work is cut into tiles, and how a tile's numbers lie in scratch.
+#pragma once
+
+#include "kernels.h"
+
+namespace hof {
+namespace HOF_VARIANT {
+
+// Rows so many that a segment has about 32 of them, within what the caches hold.
+template <class T>
+inline int tile_rows(const Problem<T>& p) {
+  const int wanted = 32 * p.basis.segments * 4 / int(sizeof(T));
+  const int most = std::max<int64_t>(256, std::min<int64_t>(2048, 524288 / std::max<int64_t>(p.basis.n * 4, 1) / 4));
+  return int(std::min<int64_t>(std::max<int64_t>(p.batch, 1), std::clamp(wanted, 256, most)));
+}
+
+inline int64_t divided(int64_t count, int64_t by) { return (count + by - 1) / by; }
+
+// Tiles as equal as can be, a multiple of the threads where that costs no more tiles than threads.
+template <class T>
+inline Cut cut_rows(const Problem<T>& p, int threads) {
+  Cut cut{};
+  cut.rows = tile_rows(p);
+  cut.tiles = divided(divided(p.batch, cut.rows), threads) * threads;
+  cut.rows = int(divided(p.batch, std::max<int64_t>(cut.tiles, 1)));
+  cut.rows = std::max(int(divided(cut.rows, 8)) * 8, 8);
+  cut.tiles = divided(p.batch, cut.rows);
+  return cut;
+}
+
+// A tile's numbers in blocks of outputs: block after block, each [rows][width of the block].
+template <class T>
+struct Blocks {
+  T* data;
+  int64_t rows;
+  T* at(int64_t o) const { return data + rows * o; }
+};
+
+template <class T, int Q>
+constexpr int64_t row_stride() { return Q * Simd<T>::lanes; }
+
+template <class T>
+inline Blocks<T> pack_rows(const T* from, int64_t ld, int rows, int64_t outputs, T* to) {
+  Blocks<T> blocks{to, rows};
+  over_blocks<T>(1, outputs, [&]<int N, int Q>(int, int64_t o) {
+    const int64_t width = row_stride<T, Q>(), valid = std::min(width, outputs - o);
+    T* block = blocks.at(o);
+    for (int r = 0; r < rows; ++r) {
+      for (int64_t l = 0; l < valid; ++l) block[r * width + l] = from[r * ld + o + l];
+      for (int64_t l = valid; l < width; ++l) block[r * width + l] = 0;
+    }
+  });
+  return blocks;
+}
+
+}  // namespace HOF_VARIANT
+}  // namespace hof

@@ -1,0 +1,86 @@
+// y[e,b,o] = sum_i s f_oi(x): tiles of rows, and parts of the outputs where there are few rows.
+#pragma once
+
+#include "cut.h"
+
+namespace hof {
+namespace HOF_VARIANT {
+
+template <class T>
+Cut cut_inputs(const Problem<T>& p, int threads) {
+  Cut cut = cut_rows(p, threads);
+  const int64_t blocks = divided(p.outputs, Simd<T>::width);
+  cut.parts = std::clamp<int64_t>(divided(threads, std::max<int64_t>(p.groups * cut.tiles, 1)), 1, blocks);
+  cut.part = divided(blocks, cut.parts) * Simd<T>::width;
+  cut.parts = divided(p.outputs, cut.part);
+  cut.units = p.groups * cut.tiles * cut.parts;
+  const int64_t width = padded(std::min(cut.part, p.outputs), Simd<T>::lanes);
+  cut.scratch = Tile<T>::bytes(p.basis, cut.rows) + cut.rows * width * int64_t(sizeof(T)) + 64;
+  return cut;
+}
+
+template <class T>
+void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
+  const int64_t e = unit / (cut.tiles * cut.parts), tile_number = unit / cut.parts % cut.tiles;
+  const int64_t row = tile_number * cut.rows, first = unit % cut.parts * cut.part;
+  const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
+  const int64_t outputs = std::min(cut.part, p.outputs - first), K = p.basis.size;
+  Arena arena{scratch};
+  Tile<T> tile;
+  tile.lay(p.basis, cut.rows, arena);
+  Blocks<T> y{arena.take<T>(rows * padded(outputs, Simd<T>::lanes)), rows};
+  std::fill_n(y.data, rows * padded(outputs, Simd<T>::lanes), T(0));
+
+  for (int64_t i = 0; i < p.inputs; i += SLOTS) {
+    const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
+    tile.prepare(p, e, row, rows, i, slots);
+    const T* w = p.w + (e * p.inputs + i) * K * p.outputs + first;
+    if (p.basis.segments == 1) {
+      over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+        constexpr int64_t width = row_stride<T, Q>();
+        over_rows<T, Q>(rows, [&]<int R, int>(int r) {
+          auto multiply = outputs - o >= width ? multiply_inputs<T, R, Q, true> : multiply_inputs<T, R, Q, false>;
+          multiply(w + o, p.outputs, outputs - o, tile.phi + r, tile.capacity, slots * tile.n, y.at(o) + r * width,
+                   width);
+        });
+      });
+      continue;
+    }
+    auto add = [&]<int N, int Q>(int k, int t, int j, int64_t o) {
+      const int begin = tile.slot_offset(k)[t], count = tile.slot_offset(k)[t + 1] - begin;
+      if (count == 0) return;
+      Vector<T> window[N][Q];
+      load_window(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+      if (t + 1 < tile.segments && p.batch > FEW_ROWS)
+        fetch<T, N, Q>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+      add_inputs(window, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
+                 tile.capacity, count, y.at(o), row_stride<T, Q>());
+    };
+    if (p.batch <= FEW_ROWS) {  // coefficients are read once, so in the order they lie in
+      for (int k = 0; k < slots; ++k) {
+        const T* ahead = w + ((k + 1) * K + p.basis.start[tile.first_segment(std::min(k + 1, slots - 1))]) * p.outputs;
+        for (int t = 0; t < tile.segments; ++t)
+          if (tile.slot_offset(k)[t + 1] > tile.slot_offset(k)[t])
+            over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
+              fetch<T, N, Q>(ahead + j * p.outputs + o, p.outputs);
+              add.template operator()<N, Q>(k, t, j, o);
+            });
+      }
+      continue;
+    }
+    over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
+      for (int k = 0; k < slots; ++k)
+        for (int t = 0; t < tile.segments; ++t) add.template operator()<N, Q>(k, t, j, o);
+    });
+  }
+
+  T* result = p.result + (e * p.batch + row) * p.outputs + first;
+  over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+    const int64_t width = row_stride<T, Q>(), valid = std::min(width, outputs - o);
+    for (int r = 0; r < rows; ++r)
+      std::memcpy(result + r * p.outputs + o, y.at(o) + r * width, size_t(valid) * sizeof(T));
+  });
+}
+
+}  // namespace HOF_VARIANT
+}  // namespace hof
