@@ -83,7 +83,10 @@ def native_parts():
     """Return the operator library (stable ABI, no Python) and the module of build facts (no torch)."""
     optimise, others = "-O3", ["-std=c++20", "-fvisibility=hidden", "-g0"]
     if SANITIZE:
-        optimise, others = "-O1", [*others, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1"]
+        optimise, others = (
+            "-O1",
+            [*others, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1"],
+        )
     if os.name == "nt":
         optimise, others = "/O2", ["/std:c++20"]
     try:

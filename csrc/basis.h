@@ -20,6 +20,8 @@ struct Basis {
   int kind, uniform, outer, segments, n, m, size;  // segments count the outer ones
 
   int inner() const { return segments - (outer == NONE ? 0 : 2); }
+  // One window of all coefficients: the contractions are then matrix products.
+  bool single() const { return segments == 1 && size == n; }
   bool frozen(int segment) const { return outer == FROZEN && (segment == 0 || segment == segments - 1); }
 };
 
@@ -70,10 +72,11 @@ inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, 
 // The nearest integer, ties to even; V is T or a vector of T.
 template <class T, class V>
 inline V nearest(V t) {
-  const T shift = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);  // 1.5 * 2^23, 1.5 * 2^52
+  const T whole = sizeof(T) == 4 ? T(8388608.0) : T(4503599627370496.0);  // 2^23, 2^52: no fractions from here on
+  const V positive = V{} + whole, negative = V{} - whole;
+  const V shift = t < 0 ? negative : positive;
   const V rounded = (t + shift) - shift;
-  const T large = shift / 4;
-  return (t < large) & (t > -large) ? rounded : t;
+  return (t < whole) & (t > -whole) ? rounded : t;
 }
 
 // sin(pi t) and cos(pi t): exact reduction to |t| <= 1/4, then Taylor series. Infinite t gives NaN.

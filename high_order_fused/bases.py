@@ -36,6 +36,7 @@ def tabulated(
     segments, or knots: [I|1, M+1], strictly increasing. one: coefficients [K] of the function 1, by default
     ones. span: where the segments' ends are put while the interval still says which segment x is in; only the
     peers' oddities need it. spec: the call as text up to its last bracket; the rest is added.
+    It stands for the functions: repr, equality and checkpoints show and compare it.
     ValueError for an unknown policy, a bad interval or bad knots.
     """
     table = values @ torch.tensor(from_values(values.shape[-1]), **HOST)
@@ -231,7 +232,7 @@ def _basis(
         low, high = ends("interval", interval)
         domain = torch.tensor([[low, high]], **HOST)
         edges = uniform_knots(*(span or (low, high)), start.shape[0], torch.float64)
-        place = f"interval=({low:g}, {high:g})"
+        place = f"interval=({low!r}, {high!r})"
     else:
         edges = _increasing(knots)
         if edges.shape[1] != start.shape[0] + 1:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import reference
 from .features import HOST, Matrix, constant, differentiation, features
-from .operands import FROZEN, LIVE, NONE, Layout, Operands, derivative_tables, differentiate
+from .operands import FROZEN, LIVE, NONE, Layout, Operands, derivative_tables, differentiate, watched
 
 OUTSIDE = {"extrapolate": NONE, "linear": LIVE, "clamp": FROZEN, "zero": FROZEN}
 
@@ -68,7 +68,10 @@ class Basis:
         """What a kernel reads, for a lookup in dtype (float32, float64) on a device; made once."""
         found = self._cache.get((dtype, device))
         if found is None:
-            found = self._cache[dtype, device] = self._build(dtype, device)
+            with torch.inference_mode(False):
+                found = self._build(dtype, device)
+            if not watched(()):  # else the tensors belong to a transform, and end with it
+                self._cache[dtype, device] = found
         return found
 
     def _build(self, dtype: torch.dtype, device: torch.device) -> Operands:
@@ -146,6 +149,10 @@ class Basis:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
 
 
 def lookup_dtype(x: Tensor) -> torch.dtype:

@@ -30,7 +30,7 @@ def fuse(model: nn.Module) -> Fused:
 
 def unfuse(model: nn.Module) -> Fused:
     """Put back what `fuse` replaced, with the Parameters as they now are."""
-    return _walk(model, lambda module: module.__dict__.get("_unfused"))
+    return _walk(model, _restored)
 
 
 def _walk(model: nn.Module, replacement: Callable[[nn.Module], "nn.Module | str | None"]) -> Fused:
@@ -77,10 +77,20 @@ def _fused(module: nn.Module) -> nn.Module | str | None:
         ours._buffers[name] = buffer
     ours.training = module.training
     for name, value in module.__dict__.items():
-        if name.endswith("_hooks") and isinstance(value, dict):
+        if "_hooks" in name or name == "_is_full_backward_hook":
             ours.__dict__[name] = value
     ours.__dict__["_unfused"] = module  # not registered: it is not part of the model
     return ours
+
+
+def _restored(module: nn.Module) -> nn.Module | None:
+    """The module that this one replaced, with the state this one has now."""
+    before: nn.Module | None = module.__dict__.get("_unfused")
+    if before is not None:
+        before._parameters.update(module._parameters)
+        before._buffers.update(module._buffers)
+        before.training = module.training
+    return before
 
 
 def _package(kind: type) -> str:

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
 from .bases import bspline_values
@@ -15,7 +14,7 @@ from .basis import lookup_dtype, widened
 from .checks import count, ends
 from .features import POLYNOMIAL, differentiation, from_values
 from .functional import link
-from .operands import FROZEN, Layout, Operands, derivative_tables
+from .operands import FROZEN, Layout, Operands, derivative_tables, watched
 from .reference import expand
 
 
@@ -176,12 +175,12 @@ class KANLinear(nn.Module):
         call, as inside compiled graphs.
         """
         grid = self.grid
-        plain = type(grid) is Tensor and grid.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not plain or is_functorch_wrapped_tensor(grid):
-            return self._tabulate(dtype)
+        if torch.compiler.is_compiling() or grid.device.type != "cpu" or watched((grid,)):
+            return self._tabulate(dtype)  # and nothing is kept that belongs to a transform
         kept = self._tabulated
         if kept is None or kept[1] != dtype or not torch.equal(kept[0], grid):
-            kept = self._tabulated = (grid.clone(), dtype, self._tabulate(dtype))
+            with torch.inference_mode(False):
+                kept = self._tabulated = (grid.detach().clone(), dtype, self._tabulate(dtype))
         return kept[2]
 
     @torch.no_grad()

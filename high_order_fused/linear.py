@@ -1,5 +1,7 @@
 """HighOrderLinear: our own fully connected layer."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +64,12 @@ class HighOrderLinear(nn.Module):
         spec = bytes(state.tolist()).decode()
         if spec != self.basis.spec:
             raise ValueError(f"state dict: got coefficients of {spec}, needs those of {self.basis.spec}")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        spec = state_dict.get(f"{prefix}_extra_state")
+        if spec is not None:
+            self.set_extra_state(spec)  # before any coefficient is overwritten
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, basis={self.basis!r}"

@@ -1,14 +1,24 @@
 """A basis as a kernel sees it: four tensors and five integers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from .features import Matrix, differentiation
 
 NONE, LIVE, FROZEN = 0, 1, 2  # outer segments: there are none; local coordinate as inside; local coordinate 0
+
+
+def watched(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a function transform, dispatch mode or tensor subclass is at work, so that results are its own."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or not all(t is None or type(t) in (Tensor, Parameter) for t in tensors)
+    )
 
 
 class Layout(NamedTuple):

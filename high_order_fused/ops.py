@@ -13,10 +13,9 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._guards import detect_fake_mode
 from torch.autograd import forward_ad
-from torch.nn import Parameter
 
 from .backends import get
-from .operands import Layout, Operands
+from .operands import Layout, Operands, watched
 
 
 class Plan(NamedTuple):
@@ -165,13 +164,7 @@ def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor
 
 def plain(tensors: Sequence[Tensor | None]) -> bool:
     """Whether at most reverse mode watches: no compiler, transform, mode, dual or foreign tensor."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
-        and all(t is None or type(t) in (Tensor, Parameter) for t in tensors)
-    )
+    return not torch.compiler.is_compiling() and forward_ad._current_level < 0 and not watched(tensors)
 
 
 def _kernel(plan: Plan, g: Any, s: Any, x: Any, w: Any, *basis: Any) -> Tensor:

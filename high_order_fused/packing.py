@@ -56,7 +56,8 @@ class _EagerPack(torch.autograd.Function):
         rows = cotangent.reshape(
             groups, inputs * size, outputs
         )  # batched gradients know reshape, not flatten
-        columns = _transposed(rows) if torch.is_grad_enabled() else ctx.transpose(rows)
+        direct = plain((rows,)) and not torch.is_grad_enabled()
+        columns = ctx.transpose(rows) if direct else _transposed(rows)
         return columns.reshape(groups, outputs, inputs, size).permute(0, 2, 3, 1), None
 
 

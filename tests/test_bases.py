@@ -189,8 +189,8 @@ def test_equality_repr_pickle_copy(case):
 
 
 def test_repr_tells_the_constructor():
-    assert repr(bases.lagrange(4)) == "lagrange(n=4, interval=(-1, 1), outside='linear')"
-    spec = "piecewise_lagrange(n=2, segments=3, continuous=True, interval=(0, 0.1), outside='zero')"
+    assert repr(bases.lagrange(4)) == "lagrange(n=4, interval=(-1.0, 1.0), outside='linear')"
+    spec = "piecewise_lagrange(n=2, segments=3, continuous=True, interval=(0.0, 0.1), outside='zero')"
     assert repr(bases.piecewise_lagrange(2, 3, (0, 0.1), outside="zero")) == spec
 
 

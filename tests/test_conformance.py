@@ -78,7 +78,12 @@ def test_contractions(backend, case, missing, dtype):
 
 
 SHAPES = {"ragged": (1, 17, 5, 3), "one": (1, 1, 1, 1), "grouped": (3, 5, 4, 2), "one output": (1, 9, 6, 1)}
-SHAPES |= {"no rows": (1, 0, 4, 2), "no rows, grouped": (2, 0, 1, 1), "wide": (1, 2, 40, 70)}
+SHAPES |= {
+    "no rows": (1, 0, 4, 2),
+    "no rows, grouped": (2, 0, 1, 1),
+    "no outputs": (1, 20, 4, 0),
+    "wide": (1, 2, 40, 70),
+}
 SAMPLE = (
     "piecewise_lagrange-continuous-linear",
     "fourier-even-extrapolate",

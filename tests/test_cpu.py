@@ -128,3 +128,23 @@ def test_more_than_two_to_the_31_elements():
     one = cpu.sum_inputs(x, w, None, basis.operands(torch.float32, x.device))
     many = cpu.sum_inputs(x.expand(1, 32769, -1), w, None, basis.operands(torch.float32, x.device))
     assert many.shape == (1, 32769, 1) and difference(many, one.expand_as(many)) < 1e-5
+
+
+def test_one_segment_that_leaves_coefficients_unused(isa):
+    """A window in the middle of the coefficients: legal for `tabulated`, not for the matrix product."""
+    values, start = torch.eye(3, dtype=torch.float64)[None, None], torch.tensor([1])
+    basis = hof.bases.tabulated("odd(", values, start, outside="extrapolate", one=torch.ones(4))
+    arguments = operands(basis, (1, 40, 18, 5), torch.float64)
+    for actual, expected in zip(three(cpu, *arguments), three(reference, *arguments), strict=True):
+        assert difference(actual, expected) < 1e-11
+
+
+def test_fourier_far_away(isa):
+    """Reduction is exact as long as the dtype has fractions, and beyond."""
+    basis = hof.bases.fourier(5)
+    x = torch.tensor([2e6, 3145729.5, 4194304.5, 6500001.0, 7000001.0, 8388607.5, 12000001.0, 3e7, 1e30])
+    x = torch.cat([x, -x])[:, None]
+    w = torch.randn(1, 5, 3)
+    with hof.use_backend("reference"):
+        expected = functional.link(x, w, basis)
+    assert difference(functional.link(x, w, basis), expected) < 1e-5

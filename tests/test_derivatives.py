@@ -181,3 +181,43 @@ def test_weights_with_outputs_first():
     torch.library.opcheck(
         torch.ops.high_order_fused.transpose.default, (torch.rand(2, 3, 5, requires_grad=True),)
     )
+
+
+def test_caches_do_not_outlive_a_transform():
+    """The first call inside a transform, or in inference mode, then ordinary ones."""
+    import pickle
+
+    from high_order_fused import HighOrderLinear, bases
+    from high_order_fused.kan import KANLinear
+
+    x = torch.rand(4, 3)
+    for make in (
+        lambda: KANLinear(3, 2),
+        lambda: pickle.loads(pickle.dumps(HighOrderLinear(3, 2, bases.lagrange(3)))),
+    ):
+        for first in ("hessian", "inference", "jvp"):
+            layer = make()
+            if first == "hessian":
+                hessian(lambda v, layer=layer: layer(v).sum())(x[0])
+            elif first == "jvp":
+                jvp(layer, (x,), (x,))
+            else:
+                with torch.inference_mode():
+                    layer(x)
+            parameters = dict(layer.named_parameters())
+            call = lambda p, layer=layer: torch.func.functional_call(layer, p, (x,)).sum()  # noqa: E731
+            by_transform = grad(call)(parameters)
+            layer(x).sum().backward()
+            for name, parameter in layer.named_parameters():
+                torch.testing.assert_close(by_transform[name], parameter.grad)
+            torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
+
+
+def test_tangents_of_cotangents_pass_the_packing():
+    basis = cases.build("piecewise_lagrange-continuous-linear")
+    x, w, _ = operands(basis)
+    peer = w.detach().permute(2, 0, 1).contiguous().requires_grad_()
+    y = link(x.detach(), peer.permute(1, 2, 0), basis)
+    v, t = torch.randn_like(y), torch.randn_like(y)
+    pull = lambda v: torch.autograd.grad(y, peer, v, retain_graph=True)[0]  # noqa: E731
+    torch.testing.assert_close(jvp(pull, (v,), (t,))[1], pull(t))

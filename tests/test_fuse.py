@@ -98,3 +98,17 @@ def test_a_layer_itself_and_what_is_left():
         "0": "Special is a subclass of PiecewisePolynomial and may do something else",
         "1": "Product has no fused layer yet",
     }
+
+
+def test_every_kind_of_hook_and_a_changed_model():
+    model, calls = nn.Sequential(layer("continuous", 3, 2)), []
+    model[0].register_forward_pre_hook(lambda module, a, k: (a, k), with_kwargs=True)
+    model[0].register_full_backward_hook(lambda *_: calls.append(1))
+    hof.fuse(model)
+    model(torch.rand(4, 3)).sum().backward()
+    assert calls == [1]
+    zeros = {name: torch.zeros_like(t) for name, t in model.state_dict().items()}
+    model.load_state_dict(zeros, assign=True)
+    model.eval()
+    hof.unfuse(model)
+    assert not model[0].training and torch.equal(model[0].w, zeros["0.w"])

@@ -47,9 +47,14 @@ def test_checkpoints_know_their_basis(tmp_path):
         hof.bases.lagrange(4, outside="clamp"),
     ):
         with pytest.raises(
-            ValueError, match=r"got coefficients of lagrange\(n=4, interval=\(-1, 1\), outside='linear'\)"
+            ValueError, match=r"got coefficients of lagrange\(n=4, interval=\(-1.0, 1.0\), outside='linear'\)"
         ):
             hof.HighOrderLinear(3, 2, other).load_state_dict(state)
+    kept = hof.HighOrderLinear(3, 2, hof.bases.lagrange(4, (-1, 1.0000001)))
+    before = kept.weight.clone()
+    with pytest.raises(ValueError, match="got coefficients"):
+        kept.load_state_dict(state)
+    assert torch.equal(kept.weight, before), "a refused checkpoint has overwritten the coefficients"
 
 
 @pytest.mark.parametrize("kind", ["continuous", "discontinuous", "polynomial", "fourier"])

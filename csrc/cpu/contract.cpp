@@ -104,6 +104,7 @@ Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w,
   Tensor result = torch::stable::new_empty(x, {shape.data(), shape.size()});
   p.result = result.mutable_data_ptr<T>();
   if (result.numel() == 0) return result;
+  if (p.outputs == 0) return torch::stable::fill_(result, 0.0);
 
   const hof::Kernels<T>& kernels = variant<T>(isa);
   const int64_t threads = torch::stable::get_num_threads();

@@ -40,7 +40,7 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
     for (int64_t i = 0; i < inputs; i += SLOTS) {
       const int slots = int(std::min<int64_t>(SLOTS, inputs - i));
       tile.prepare(p, e, row, rows, first + i, slots);
-      if (p.basis.segments == 1) {
+      if (p.basis.single()) {
         over_blocks<T>(1, p.outputs, [&]<int, int Q>(int, int64_t o) {
           over_rows<T, Q>(slots * tile.n, [&]<int R, int>(int k) {
             constexpr int64_t width = row_stride<T, Q>();

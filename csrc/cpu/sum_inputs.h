@@ -35,7 +35,7 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
     const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
     tile.prepare(p, e, row, rows, i, slots);
     const T* w = p.w + (e * p.inputs + i) * K * p.outputs + first;
-    if (p.basis.segments == 1) {
+    if (p.basis.single()) {
       over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
         constexpr int64_t width = row_stride<T, Q>();
         over_rows<T, Q>(rows, [&]<int R, int>(int r) {

@@ -79,7 +79,7 @@ void run_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
   Arena arena{scratch};
   Tile<T> tile;
   tile.lay(p.basis, cut.rows, arena);
-  const bool single = p.basis.segments == 1;
+  const bool single = p.basis.single();
   const T* cotangent = p.g + e * p.g_group + row * p.g_row;
   T* packed = arena.take<T>(padded(rows, Simd<T>::lanes) * padded(p.outputs, Simd<T>::lanes));
   const Blocks<T> g = single ? pack_columns(cotangent, p.g_row, rows, p.outputs, packed)
