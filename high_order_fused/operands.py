@@ -13,7 +13,7 @@ NONE, LIVE, FROZEN = 0, 1, 2  # outer segments: there are none; local coordinate
 
 
 def watched(tensors: Iterable[Tensor | None]) -> bool:
-    """Whether a function transform, dispatch mode or tensor subclass is at work, so that results are its own."""
+    """Whether a function transform, a dispatch mode or a tensor subclass owns what is computed."""
     return (
         torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
