@@ -18,9 +18,11 @@ def table(result: dict[str, Any], name: str) -> str:
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(entry) for entry in result["cases"])]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     ours = next(entry for entry in result["cases"][0]["contenders"] if entry["name"] == "ours")
+    gemm = [entry["gemm_gflops"] for entry in result["cases"]]
     note = (
         f"Forward + backward, medians in alternation, and peak memory; rivals as multiples of ours. "
-        f"{machine(result['stamp'])}, {label(ours)}. Source: benchmarks/results/{name}"
+        f"{machine(result['stamp'])}, {label(ours)}; a shared machine, whose own matrix product ran at {min(gemm):.0f} to "
+        f"{max(gemm):.0f} GFLOP/s meanwhile. Source: benchmarks/results/{name}"
     )
     return "\n".join([*lines, "", note])
 
