@@ -21,7 +21,8 @@ def table(result: dict[str, Any], name: str) -> str:
     gemm = [entry["gemm_gflops"] for entry in result["cases"]]
     note = (
         f"Forward + backward, medians in alternation, and peak memory; rivals as multiples of ours. "
-        f"{machine(result['stamp'])}, {label(ours)}; a shared machine, whose own matrix product ran at {min(gemm):.0f} to "
+        f"{machine(result['stamp'])}, {label(ours)}; a shared machine, "
+        f"whose own matrix product ran at {min(gemm):.0f} to "
         f"{max(gemm):.0f} GFLOP/s meanwhile. Source: benchmarks/results/{name}"
     )
     return "\n".join([*lines, "", note])
