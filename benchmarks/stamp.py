@@ -22,7 +22,7 @@ def stamp(device: torch.device) -> dict[str, Any]:
     return {
         "date": today(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -46,7 +46,8 @@ def in_checkout() -> bool:
     return (ROOT / ".git").exists() and (ROOT / "setup.py").is_file()
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """The processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

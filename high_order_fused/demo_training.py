@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from .backends import get, resolve
 from .bases import piecewise_lagrange
+from .benchmarks.stamp import cpu_name
 from .kan import KAN
 from .layers import high_order_fc_layers
 from .linear import HighOrderLinear
@@ -209,22 +210,13 @@ def machine() -> dict[str, Any]:
     """What the figures depend on: processor, versions, backend."""
     backend = resolve(torch.empty(0))
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "backend": backend,
         "backend_detail": get(backend).detail,
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 @contextmanager

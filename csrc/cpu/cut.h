@@ -28,6 +28,15 @@ inline Cut cut_rows(const Problem<T>& p, int threads) {
   return cut;
 }
 
+// Where there are fewer tiles than threads, `total` numbers of the other axis in parts of whole `width`s.
+template <class T>
+inline void cut_parts(const Problem<T>& p, Cut& cut, int64_t total, int64_t width, int threads) {
+  const int64_t blocks = divided(total, width), tiles = std::max<int64_t>(p.groups * cut.tiles, 1);
+  cut.part = divided(blocks, std::clamp<int64_t>(divided(threads, tiles), 1, blocks)) * width;
+  cut.parts = divided(total, cut.part);
+  cut.units = p.groups * cut.tiles * cut.parts;
+}
+
 // A tile's numbers in blocks of outputs: block after block, each [rows][width of the block].
 template <class T>
 struct Blocks {

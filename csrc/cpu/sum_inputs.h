@@ -9,11 +9,7 @@ namespace HOF_VARIANT {
 template <class T>
 Cut cut_inputs(const Problem<T>& p, int threads) {
   Cut cut = cut_rows(p, threads);
-  const int64_t blocks = divided(p.outputs, Simd<T>::width);
-  cut.parts = std::clamp<int64_t>(divided(threads, std::max<int64_t>(p.groups * cut.tiles, 1)), 1, blocks);
-  cut.part = divided(blocks, cut.parts) * Simd<T>::width;
-  cut.parts = divided(p.outputs, cut.part);
-  cut.units = p.groups * cut.tiles * cut.parts;
+  cut_parts(p, cut, p.outputs, Simd<T>::width, threads);
   const int64_t width = padded(std::min(cut.part, p.outputs), Simd<T>::lanes);
   cut.scratch = Tile<T>::bytes(p.basis, cut.rows) + cut.rows * width * int64_t(sizeof(T)) + 64;
   return cut;

@@ -58,11 +58,7 @@ inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int slots
 template <class T>
 Cut cut_outputs(const Problem<T>& p, int threads) {
   Cut cut = cut_rows(p, threads);
-  const int64_t blocks = divided(p.inputs, SLOTS);
-  cut.parts = std::clamp<int64_t>(divided(threads, std::max<int64_t>(p.groups * cut.tiles, 1)), 1, blocks);
-  cut.part = divided(blocks, cut.parts) * SLOTS;
-  cut.parts = divided(p.inputs, cut.part);
-  cut.units = p.groups * cut.tiles * cut.parts;
+  cut_parts(p, cut, p.inputs, SLOTS, threads);
   const int64_t g = padded(cut.rows, Simd<T>::lanes) * padded(p.outputs, Simd<T>::lanes);
   const int64_t room = std::max<int64_t>(cut.rows, SLOTS * p.basis.n * Simd<T>::block);  // partial sums, or t
   const int64_t numbers = g + room * Simd<T>::lanes + cut.rows * SLOTS;
