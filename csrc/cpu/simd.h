@@ -55,17 +55,36 @@ inline Vector<double> load_some(const double* p, int64_t count) {
 }
 #endif
 
-template <class T, int... K>
-inline Vector<T> add_pairs(Vector<T> a, Vector<T> b, std::integer_sequence<int, K...>) {
-  return __builtin_shufflevector(a, b, 2 * K...) + __builtin_shufflevector(a, b, 2 * K + 1 ...);
+// Where lane k of a sum of two vectors comes from (lanes from L on: the second vector), so that in the end lanes hold
+// whole sums in order: first within 128 bits by chunks of 1, 2.. lanes, then whole 128 bits (chunk 0). Processors do
+// exactly these shuffles fast.
+template <class T>
+constexpr int summand(int k, int chunk, int half) {
+  constexpr int L = Simd<T>::lanes, group = 16 / int(sizeof(T)), groups = L / group;
+  if (chunk == 0) return k / group < groups / 2 ? (k / group * 2 + half) * group + k % group
+                                                : L + ((k / group - groups / 2) * 2 + half) * group + k % group;
+  const int place = k % group / chunk;
+  return place % 2 * L + k / group * group + place / 2 * chunk + half * group / 2 + k % chunk;
+}
+
+template <class T, int Chunk, int... K>
+inline Vector<T> add_halves(Vector<T> a, Vector<T> b, std::integer_sequence<int, K...>) {
+  return __builtin_shufflevector(a, b, summand<T>(K, Chunk, 0)...) +
+         __builtin_shufflevector(a, b, summand<T>(K, Chunk, 1)...);
+}
+
+template <class T, int Chunk, int Count>
+inline void halve(Vector<T>* v) {
+  for (int k = 0; k < Count / 2; ++k)
+    v[k] = add_halves<T, Chunk>(v[2 * k], v[2 * k + 1], std::make_integer_sequence<int, Simd<T>::lanes>());
+  constexpr int next = Chunk == 0 || 2 * Chunk * int(sizeof(T)) >= 16 ? 0 : 2 * Chunk;
+  if constexpr (Count > 2) halve<T, next, Count / 2>(v);
 }
 
 // Lane r of the result is the sum of v[r]; v, of as many vectors as there are lanes, is overwritten.
 template <class T>
 inline Vector<T> sums(Vector<T>* v) {
-  for (int count = Simd<T>::lanes; count > 1; count /= 2)
-    for (int k = 0; k < count / 2; ++k)
-      v[k] = add_pairs<T>(v[2 * k], v[2 * k + 1], std::make_integer_sequence<int, Simd<T>::lanes>());
+  halve<T, 1, Simd<T>::lanes>(v);
   return v[0];
 }
 
@@ -102,8 +121,8 @@ inline void transpose_rows(const T* from, int64_t from_row, int rows, int column
     }
 }
 
-// Sorts rows by segment, few segments: `order` and `sorted` get row number and x segment after segment, offset[t]
-// where each begins. Whole vectors are written. False where there are no instructions for it.
+// Sorts rows by segment where few segments have any: `order` and `sorted` get row number and x segment after segment,
+// offset[t] where each begins. Whole vectors are written. False where they are many, or without instructions for it.
 template <class T>
 inline bool sort_few(const int32_t*, const T*, int, int, int32_t*, T*, int32_t*) {
   return false;
@@ -113,16 +132,25 @@ inline bool sort_few(const int32_t*, const T*, int, int, int32_t*, T*, int32_t*)
 template <>
 inline bool sort_few<float>(const int32_t* segment, const float* x, int rows, int segments, int32_t* order,
                             float* sorted, int32_t* offset) {
-  if (segments > 24) return false;
+  if (segments > 32) return false;
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i one = _mm512_set1_epi32(1), bound = _mm512_set1_epi32(rows);
+  __m512i seen = _mm512_setzero_si512();
+  for (int r = 0; r < rows; r += 16) {
+    const __mmask16 valid = _mm512_cmplt_epi32_mask(_mm512_add_epi32(lanes, _mm512_set1_epi32(r)), bound);
+    seen = _mm512_or_si512(seen, _mm512_maskz_sllv_epi32(valid, one, _mm512_loadu_si512(segment + r)));
+  }
+  const uint32_t present = uint32_t(_mm512_reduce_or_epi32(seen));
+  if (__builtin_popcount(present) > 10) return false;
   int at = 0;
   for (int t = 0; t < segments; ++t) {
     offset[t] = at;
+    if (!(present >> t & 1)) continue;
     const __m512i wanted = _mm512_set1_epi32(t);
     for (int r = 0; r < rows; r += 16) {
-      const __mmask16 valid = __mmask16(rows - r >= 16 ? 0xFFFF : (1 << (rows - r)) - 1);
-      const __mmask16 here = _mm512_mask_cmpeq_epi32_mask(valid, _mm512_loadu_si512(segment + r), wanted);
       const __m512i number = _mm512_add_epi32(lanes, _mm512_set1_epi32(r));
+      const __mmask16 valid = _mm512_cmplt_epi32_mask(number, bound);
+      const __mmask16 here = _mm512_mask_cmpeq_epi32_mask(valid, _mm512_loadu_si512(segment + r), wanted);
       _mm512_storeu_si512(order + at, _mm512_maskz_compress_epi32(here, number));
       _mm512_storeu_ps(sorted + at, _mm512_maskz_compress_ps(here, _mm512_loadu_ps(x + r)));
       at += __builtin_popcount(here);

@@ -32,7 +32,7 @@ struct Tile {
   int32_t* order;    // [slot][capacity]: row numbers, segment after segment
   int32_t* offset;   // [slot][segments + 1]: where each segment's rows begin
   T *x, *u;          // [slot][capacity]; one input, sorted
-  int32_t *segment, *place;
+  int32_t *segment, *place;  // of each row; where the next row of a segment goes, for each quarter of the rows
 
   static int64_t bytes(const Basis<T>& basis, int capacity) {
     Arena arena{nullptr};
@@ -50,7 +50,7 @@ struct Tile {
     x = arena.take<T>(int64_t(SLOTS) * capacity);
     u = arena.take<T>(capacity);
     segment = arena.take<int32_t>(capacity);
-    place = arena.take<int32_t>(segments + 1);
+    place = arena.take<int32_t>(4 * segments);
   }
 
   T* slot_phi(int slot) const { return phi + int64_t(slot) * n * capacity; }
@@ -160,7 +160,7 @@ struct Tile {
     }
   }
 
-  // Counting sort of one input's rows by segment: fills order, offset and u (x in that order).
+  // Sorts one input's rows by segment: fills order, offset and u (x in that order).
   void sort(const Basis<T>& basis, int64_t input, int slot) {
     const T* column = x + int64_t(slot) * capacity;
     int32_t *number = slot_order(slot), *begin = slot_offset(slot);
@@ -177,17 +177,30 @@ struct Tile {
       return;
     }
     if (sort_few(segment, column, rows, segments, number, u, begin)) return;
-    for (int t = 0; t <= segments; ++t) place[t] = 0;
-    for (int r = 0; r < rows; ++r) ++place[segment[r]];
+    // counting sort; each quarter of the rows counts for itself, since a count waits for the one before
+    const int quarter = (rows + 3) / 4, short_of = 4 * quarter - rows;
+    std::fill_n(place, 4 * segments, 0);
+    over_quarters(quarter, short_of, [&](int row, int q) { ++place[4 * segment[row] + q]; });
+    int at = 0;
     for (int t = 0; t < segments; ++t) {
-      begin[t + 1] = begin[t] + place[t];
-      place[t] = begin[t];
+      begin[t] = at;
+      for (int q = 0; q < 4; ++q) at += std::exchange(place[4 * t + q], at);
     }
-    for (int r = 0; r < rows; ++r) {
-      const int32_t at = place[segment[r]]++;
-      number[at] = r;
-      u[at] = column[r];
-    }
+    begin[segments] = at;
+    over_quarters(quarter, short_of, [&](int row, int q) {
+      const int32_t to = place[4 * segment[row] + q]++;
+      number[to] = row;
+      u[to] = column[row];
+    });
+  }
+
+  // use(row, quarter): all quarters side by side; the last one is `short_of` rows shorter.
+  template <class Use>
+  static void over_quarters(int quarter, int short_of, Use&& use) {
+    for (int r = 0; r < quarter - short_of; ++r)
+      for (int q = 0; q < 4; ++q) use(q * quarter + r, q);
+    for (int r = quarter - short_of; r < quarter; ++r)
+      for (int q = 0; q < 3; ++q) use(q * quarter + r, q);
   }
 };
 
