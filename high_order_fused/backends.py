@@ -16,6 +16,17 @@ from . import native, reference
 from .operands import Operands
 
 
+class Packing(NamedTuple):
+    """How a backend turns rows into columns, for coefficients whose outputs come first.
+
+    transpose(matrix, factor): [..., r, c] to [..., c, r], contiguous; factor [..., r, i], or None, multiplies each
+    c / i columns of a row. gradients(cotangent, matrix, factor): of matrix and factor.
+    """
+
+    transpose: Callable[[Tensor, Tensor | None], Tensor]
+    gradients: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 @dataclass(frozen=True)
 class Backend:
     """The three contractions of the form on some devices.
@@ -23,8 +34,7 @@ class Backend:
     sum_inputs(x, w, s, basis), sum_outputs(x, w, g, basis), sum_batch(x, g, s, basis): as in reference.py.
     refuses(x): why it cannot take tensors like x (device, dtype), or None.
     detail: instruction set or device, for `backends()`.
-    transpose(matrix): [..., r, c] to [..., c, r], contiguous, by which coefficients are packed; None for a
-    backend that reads them with any strides.
+    packing: by which coefficients are packed; None for a backend that reads them with any strides.
     """
 
     name: str
@@ -33,7 +43,7 @@ class Backend:
     sum_batch: Callable[[Tensor, Tensor, Tensor | None, Operands], Tensor]
     refuses: Callable[[Tensor], str | None]
     detail: str
-    transpose: Callable[[Tensor], Tensor] | None = None
+    packing: Packing | None = None
 
 
 class Status(NamedTuple):

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from . import native
-from .backends import Backend, register
+from .backends import Backend, Packing, register
 from .checks import choice
 from .operands import Operands
 
 ISAS = ("baseline", "avx2", "avx512")
 _SUM_INPUTS, _SUM_OUTPUTS, _SUM_BATCH = range(3)
+_NATIVE = (torch.float32, torch.float64)
 
 
 def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
@@ -64,12 +65,30 @@ def use_isa(name: str) -> Iterator[None]:
         _isa = before
 
 
-def transpose(matrix: Tensor) -> Tensor:
-    """[..., r, c] to [..., c, r], contiguous."""
-    if matrix.dtype not in (torch.float32, torch.float64):
-        return matrix.mT.contiguous()
-    result: Tensor = torch.ops.high_order_fused.cpu_transpose(matrix.contiguous(), _isa)
+def transpose(matrix: Tensor, factor: Tensor | None = None) -> Tensor:
+    """[..., r, c] to [..., c, r], contiguous; factor [..., r, i] multiplies each c / i columns of a row."""
+    if matrix.dtype not in _NATIVE:
+        return _scaled(matrix, factor).mT.contiguous()
+    factor = None if factor is None else factor.contiguous()
+    result: Tensor = torch.ops.high_order_fused.cpu_transpose.default(matrix.contiguous(), factor, _isa)
     return result
+
+
+def transpose_gradients(cotangent: Tensor, matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of matrix [..., r, c] and factor [..., r, i] of `transpose`, cotangent [..., c, r]."""
+    if matrix.dtype not in _NATIVE:
+        g = cotangent.mT
+        by_input = (g * matrix).unflatten(-1, (factor.shape[-1], -1))
+        return _scaled(g, factor), by_input.sum(-1)
+    tensors = (cotangent.contiguous(), matrix.contiguous(), factor.contiguous())
+    of_matrix, of_factor = torch.ops.high_order_fused.cpu_transpose_gradients.default(*tensors, _isa)
+    return of_matrix, of_factor
+
+
+def _scaled(matrix: Tensor, factor: Tensor | None) -> Tensor:
+    if factor is None:
+        return matrix
+    return (matrix.unflatten(-1, (factor.shape[-1], -1)) * factor.unsqueeze(-1)).flatten(-2)
 
 
 def _refuses(x: Tensor) -> str | None:
@@ -81,4 +100,5 @@ if native.native_missing() is None:
     _isa = torch.ops.high_order_fused.cpu_isa()
     library = torch.library.Library("high_order_fused", "IMPL")
     library.impl("transpose", transpose, "CPU")
-    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, f"C++, {ISAS[_isa]}", transpose))
+    packing = Packing(transpose, transpose_gradients)
+    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, f"C++, {ISAS[_isa]}", packing))

@@ -74,9 +74,9 @@ def _contract(
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis, weight)
     backend = resolve(x)
-    transpose = get(backend).transpose
-    if w is not None and transpose is not None:
-        w = contiguous(w, transpose)
+    packing = get(backend).packing
+    if w is not None and packing is not None:
+        w = contiguous(w, packing)
     plan = ops.Plan(missing, backend, basis.layout)
     return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis.tensors)
 

@@ -1,15 +1,13 @@
 """Coefficients in the form kernels read: [groups, inputs, K, outputs], contiguous."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from .backends import Packing, get, resolve
 from .basis import Basis
 from .ops import forward_levels, plain
-
-Transposition = Callable[[Tensor], Tensor]  # [..., r, c] to [..., c, r], contiguous
 
 
 def pack(weight: Tensor, basis: Basis, fold: bool = False) -> tuple[Tensor, Basis]:
@@ -25,10 +23,11 @@ def pack(weight: Tensor, basis: Basis, fold: bool = False) -> tuple[Tensor, Basi
         table = basis.table.to(w).expand(w.shape[1], len(windows), -1, -1)
         w = torch.einsum("eitno,itnm->eitmo", w[:, :, windows.to(w.device)], table).flatten(2, 3)
         basis = basis.folded()
-    return contiguous(w, _kernel), basis
+    packing = get(resolve(w)).packing
+    return (w.contiguous() if packing is None else contiguous(w, packing)), basis
 
 
-def contiguous(w: Tensor, transpose: Transposition) -> Tensor:
+def contiguous(w: Tensor, packing: Packing) -> Tensor:
     """w [E, I, K, O], contiguous; where outputs come first in memory, as in the peers' layers, transposed."""
     if w.is_contiguous():
         return w
@@ -38,17 +37,27 @@ def contiguous(w: Tensor, transpose: Transposition) -> Tensor:
     if not plain((w,)):
         return cast(Tensor, _transposed(outputs_first.flatten(2))).view(w.shape)
     if not (w.requires_grad and torch.is_grad_enabled()):
-        return transpose(outputs_first.flatten(2)).view(w.shape)
-    return cast(Tensor, _EagerPack.apply(w, transpose))  # type: ignore[no-untyped-call]
+        return packing.transpose(outputs_first.flatten(2), None).view(w.shape)
+    return cast(Tensor, _EagerPack.apply(w, packing))  # type: ignore[no-untyped-call]
+
+
+def scaled(weight: Tensor, factor: Tensor, packing: Packing | None) -> Tensor:
+    """weight [O, I, K] times factor [O, I], as [I, K, O]: in one pass where the backend can."""
+    outputs, inputs, size = weight.shape
+    if packing is None or weight.dtype != factor.dtype or not plain((weight, factor)):
+        return (weight * factor.unsqueeze(-1)).permute(1, 2, 0)
+    if torch.is_grad_enabled() and (weight.requires_grad or factor.requires_grad):
+        return cast(Tensor, _EagerScaledPack.apply(weight, factor, packing))  # type: ignore[no-untyped-call]
+    return packing.transpose(weight.flatten(1), factor).view(inputs, size, outputs)
 
 
 class _EagerPack(torch.autograd.Function):
     """The transposition with its views in one node, for eager reverse mode."""
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, transpose: Transposition) -> Tensor:
-        ctx.transpose = transpose
-        return transpose(w.permute(0, 3, 1, 2).flatten(2)).view(w.shape)
+    def forward(ctx: Any, w: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return packing.transpose(w.permute(0, 3, 1, 2).flatten(2), None).view(w.shape)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
@@ -57,8 +66,30 @@ class _EagerPack(torch.autograd.Function):
             groups, inputs * size, outputs
         )  # batched gradients know reshape, not flatten
         direct = plain((rows,)) and not torch.is_grad_enabled()
-        columns = ctx.transpose(rows) if direct else _transposed(rows)
+        columns = ctx.packing.transpose(rows, None) if direct else _transposed(rows)
         return columns.reshape(groups, outputs, inputs, size).permute(0, 2, 3, 1), None
+
+
+class _EagerScaledPack(torch.autograd.Function):
+    """`scaled` for eager reverse mode."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, factor: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        ctx.save_for_backward(weight, factor)
+        outputs, inputs, size = weight.shape
+        return packing.transpose(weight.flatten(1), factor).view(inputs, size, outputs)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
+        weight, factor = ctx.saved_tensors
+        if torch.is_grad_enabled() or not plain((cotangent,)):
+            by_edge = cotangent.permute(2, 0, 1)
+            return by_edge * factor.unsqueeze(-1), (by_edge * weight).sum(-1), None
+        outputs, inputs, size = weight.shape
+        g = cotangent.reshape(inputs * size, outputs)
+        of_weight, of_factor = ctx.packing.gradients(g, weight.reshape(outputs, -1), factor)
+        return of_weight.view(weight.shape), of_factor, None
 
 
 class _Transpose(torch.autograd.Function):

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "problem.h"
+#include "dispatch.h"
 
 namespace {
 
@@ -16,29 +16,6 @@ using hof::Contraction;
 using hof::Problem;
 using torch::stable::Tensor;
 using torch::headeronly::ScalarType;
-
-enum Isa { BASELINE = 0, AVX2 = 1, AVX512 = 2 };
-
-int64_t best_isa() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq"))
-    return AVX512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
-#endif
-  return BASELINE;
-}
-
-template <class T>
-const hof::Kernels<T>& variant(int64_t isa) {
-  STD_TORCH_CHECK(isa >= BASELINE && isa <= best_isa(), "isa: got ", isa, ", this processor has up to ", best_isa());
-#if defined(__x86_64__)
-  if (isa == AVX512) return hof::avx512::kernels<T>();
-  if (isa == AVX2) return hof::avx2::kernels<T>();
-#endif
-  return hof::baseline::kernels<T>();
-}
 
 template <class T>
 hof::Basis<T> read_basis(const Tensor& domain, const Tensor& knots, const Tensor& tables, const Tensor& start,
@@ -106,7 +83,7 @@ Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w,
   if (result.numel() == 0) return result;
   if (p.outputs == 0) return torch::stable::fill_(result, 0.0);
 
-  const hof::Kernels<T>& kernels = variant<T>(isa);
+  const hof::Kernels<T>& kernels = hof::variant<T>(isa);
   const int64_t threads = torch::stable::get_num_threads();
   const hof::Cut cut = kernels.cut[contraction](p, int(threads));
   const int64_t bytes = (cut.scratch + 127) / 64 * 64, hands = std::min(threads, cut.units);
@@ -134,55 +111,19 @@ Tensor contract(int64_t contraction, Tensor x, std::optional<Tensor> w, std::opt
   return run<float>(contraction, x, w, g, s, read_basis<float>(domain, knots, tables, start, layout, x.size(2)), isa);
 }
 
-template <class T>
-void run_transpose(const Tensor& matrix, int64_t copies, int64_t rows, int64_t columns, Tensor& result, int64_t isa) {
-  const hof::Kernels<T>& kernels = variant<T>(isa);
-  const T* from = matrix.const_data_ptr<T>();
-  T* to = result.mutable_data_ptr<T>();
-  const int64_t line = 64, lines = (columns + line - 1) / line, size = rows * columns;
-  torch::stable::parallel_for(0, copies * lines, std::max<int64_t>(65536 / (line * rows + 1), 1),
-                              [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t copy = unit / lines, first = unit % lines * line;
-      kernels.transpose(from + copy * size, rows, columns, first, std::min(first + line, columns), to + copy * size);
-    }
-  });
-}
-
-// [..., rows, columns] to [..., columns, rows], contiguous.
-Tensor transpose(Tensor matrix, int64_t isa) {
-  STD_TORCH_CHECK(matrix.dim() >= 2 && matrix.is_contiguous() && matrix.is_cpu(), "malformed call");
-  std::vector<int64_t> shape;
-  for (int64_t k = 0; k < matrix.dim(); ++k) shape.push_back(matrix.size(k));
-  const int64_t rows = shape[shape.size() - 2], columns = shape.back();
-  std::swap(shape[shape.size() - 2], shape.back());
-  Tensor result = torch::stable::new_empty(matrix, {shape.data(), shape.size()});
-  if (matrix.numel() == 0) return result;
-  const int64_t copies = matrix.numel() / (rows * columns);
-  if (matrix.scalar_type() == ScalarType::Double)
-    run_transpose<double>(matrix, copies, rows, columns, result, isa);
-  else if (matrix.scalar_type() == ScalarType::Float)
-    run_transpose<float>(matrix, copies, rows, columns, result, isa);
-  else
-    STD_TORCH_CHECK(false, "needs float32 or float64");
-  return result;
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
   library.def("cpu_isa() -> int");
-  library.def("cpu_transpose(Tensor matrix, int isa) -> Tensor");
   library.def(
       "cpu_contract(int contraction, Tensor x, Tensor? w, Tensor? g, Tensor? s, Tensor domain, Tensor knots, "
       "Tensor tables, Tensor start, int[] layout, int isa) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CompositeExplicitAutograd, library) {
-  library.impl("cpu_isa", TORCH_BOX(&best_isa));
+  library.impl("cpu_isa", TORCH_BOX(&hof::best_isa));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CPU, library) {
   library.impl("cpu_contract", TORCH_BOX(&contract));
-  library.impl("cpu_transpose", TORCH_BOX(&transpose));
 }

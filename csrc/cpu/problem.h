@@ -28,6 +28,15 @@ struct Cut {
   int64_t scratch;
 };
 
+// What is transposed: from [rows, columns], times a factor [columns / size, rows] for each row and `size` columns, or null.
+template <class T>
+struct Matrix {
+  const T* from;
+  int64_t rows, columns;
+  const T* factor;
+  int64_t size;
+};
+
 enum Contraction { SUM_INPUTS = 0, SUM_OUTPUTS = 1, SUM_BATCH = 2 };
 
 // A variant of the kernels, compiled for one instruction set.
@@ -35,8 +44,8 @@ template <class T>
 struct Kernels {
   Cut (*cut[3])(const Problem<T>&, int threads);
   void (*run[3])(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
-  // Columns [begin, end) of from [rows, columns] become rows of to [columns, rows].
-  void (*transpose)(const T* from, int64_t rows, int64_t columns, int64_t begin, int64_t end, T* to);
+  void (*transpose)(const Matrix<T>&, int64_t begin, int64_t end, T* to);
+  void (*transpose_gradients)(const Matrix<T>&, const T* cotangent, int64_t begin, int64_t end, T* of_from, T* of_factor);
 };
 
 namespace baseline { template <class T> const Kernels<T>& kernels(); }
