@@ -19,8 +19,8 @@ from .operands import Operands
 class Packing(NamedTuple):
     """How a backend turns rows into columns, for coefficients whose outputs come first.
 
-    transpose(matrix, factor): [..., r, c] to [..., c, r], contiguous; factor [..., r, i], or None, multiplies each
-    c / i columns of a row. gradients(cotangent, matrix, factor): of matrix and factor.
+    transpose(matrix, factor): [..., r, c] to [..., c, r], contiguous; factor [..., r, i], or None, multiplies
+    each c / i columns of a row. gradients(cotangent, matrix, factor): of matrix and factor.
     """
 
     transpose: Callable[[Tensor, Tensor | None], Tensor]

@@ -37,15 +37,18 @@ def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor
 def _contract(
     missing: int, x: Tensor, w: Tensor | None, g: Tensor | None, s: Tensor | None, basis: Operands
 ) -> Tensor:
-    dtype = basis.knots.dtype
-    tensors = [t if t is None or t.dtype == dtype else t.to(dtype) for t in (x, w, g, s)]
-    _, w, g, s = tensors
+    domain, knots, tables, start, layout = basis
+    dtype = knots.dtype
+    x = x if x.dtype == dtype else x.to(dtype)
     if w is not None:
-        w = w.contiguous()
-    if g is not None and g.stride(-1) != 1:
-        g = g.contiguous()
+        w = (w if w.dtype == dtype else w.to(dtype)).contiguous()
+    if g is not None:
+        g = g if g.dtype == dtype else g.to(dtype)
+        g = g if g.stride(-1) == 1 else g.contiguous()
+    if s is not None and s.dtype != dtype:
+        s = s.to(dtype)
     result: Tensor = torch.ops.high_order_fused.cpu_contract.default(
-        missing, tensors[0], w, g, s, *basis.tensors, basis.layout, _isa
+        missing, x, w, g, s, domain, knots, tables, start, [*layout], _isa
     )
     return result
 
@@ -100,5 +103,8 @@ if native.native_missing() is None:
     _isa = torch.ops.high_order_fused.cpu_isa()
     library = torch.library.Library("high_order_fused", "IMPL")
     library.impl("transpose", transpose, "CPU")
+    for name in ("cpu_contract", "cpu_transpose", "cpu_transpose_gradients"):
+        # they run below our own autograd; torch's default for operators without a rule costs 15 us a call
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     packing = Packing(transpose, transpose_gradients)
     register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, f"C++, {ISAS[_isa]}", packing))

@@ -1,14 +1,13 @@
 """The form as functions of tensors: checked arguments, leading dimensions, groups, autocast."""
 
-import math
-
 import torch
 from torch import Tensor
 
-from . import ops
 from .backends import get, resolve
 from .basis import Basis, lookup_dtype
+from .eager import Link, evaluate
 from .operands import Operands
+from .ops import Plan, form
 from .packing import contiguous
 from .packing import pack as pack
 
@@ -16,28 +15,29 @@ _HALF = (torch.float16, torch.bfloat16)
 _DTYPES = (torch.float32, torch.float64, *_HALF)
 
 
-def link(x: Tensor, weight: Tensor, basis: Basis | Operands, scale: Tensor | None = None) -> Tensor:
-    """Sum of learned functions: y[..., o] = sum_i scale[..., i] sum_k weight[i, k, o] phi_k(x[..., i]).
+def link(
+    x: Tensor,
+    weight: Tensor,
+    basis: Basis | Operands,
+    scale: Tensor | None = None,
+    gain: Tensor | None = None,
+) -> Tensor:
+    """Sum of learned functions: y[..., o] = sum_i scale[..., i] f_oi(x[..., i]).
 
-    x [..., I]; weight [I, K, O]; scale of x's shape, ones if not given; y [..., O], in weight's dtype.
-    Groups: x [E, ..., I], weight [E, I, K, O], y [E, ..., O]. All dtypes are equal, except that x may be
-    float32 over a float16 or bfloat16 weight; under autocast weight is cast and x is looked up as it comes.
-    TypeError and ValueError name a wrong argument. Differentiable to any order in x, weight and scale.
+    f_oi(x) = gain[i, o] sum_k weight[i, k, o] phi_k(x). x [..., I]; weight [I, K, O]; scale of x's shape and
+    gain [I, O], ones if not given; y [..., O], in weight's dtype. Groups: x [E, ..., I], weight [E, I, K, O],
+    gain [E, I, O], y [E, ..., O]. All dtypes are equal, except that x may be float32 over a float16 or
+    bfloat16 weight; under autocast weight and gain are cast and x is looked up as it comes. TypeError and
+    ValueError name a wrong argument. Differentiable to any order in every tensor.
     """
-    _check_tensors(x, weight=weight, scale=scale)
-    if weight.dim() not in (3, 4):
-        raise ValueError(f"weight: got shape {_shape(weight)}, needs [in, K, out] or [groups, in, K, out]")
-    grouped = weight.dim() == 4
-    if x.dim() <= grouped:
-        raise ValueError(f"x: got shape {_shape(x)}, needs [{'groups, ' * grouped}..., in]")
-    if scale is not None and scale.shape != x.shape:
-        raise ValueError(f"scale: got shape {_shape(scale)}, needs that of x, {_shape(x)}")
-    rows = (x.shape[0] if grouped else 1, math.prod(x.shape[grouped:-1]), x.shape[-1])
-    w = weight if grouped else weight.unsqueeze(0)
-    y = _contract(
-        "g", None, None if scale is None else scale.reshape(rows), x.reshape(rows), w, basis, "weight"
-    )
-    return y.reshape(*x.shape[:-1], weight.shape[-1])
+    _check_tensors(x, weight=weight, scale=scale, gain=gain)
+    _check_link(x, weight, scale, gain)
+    if torch.is_autocast_enabled(x.device.type):
+        weight, gain = _lowered(weight, x), None if gain is None else _lowered(gain, x)
+    if isinstance(basis, Basis):
+        basis = basis.operands(lookup_dtype(x), x.device)
+    _check_basis(x, weight, basis, "weight")
+    return evaluate(Plan("g", resolve(x), basis.layout), Link(x, weight, scale, gain), basis.tensors)
 
 
 def sum_inputs(x: Tensor, w: Tensor, basis: Basis | Operands, s: Tensor | None = None) -> Tensor:
@@ -59,31 +59,28 @@ def sum_batch(x: Tensor, g: Tensor, basis: Basis | Operands, s: Tensor | None = 
 
 
 def _contract(
-    missing: str,
-    g: Tensor | None,
-    s: Tensor | None,
-    x: Tensor,
-    w: Tensor | None,
-    basis: Basis | Operands,
-    weight: str = "w",
+    missing: str, g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, basis: Basis | Operands
 ) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):
-        low = torch.get_autocast_dtype(x.device.type)
-        w, g = (t.to(low) if t is not None and t.dtype == torch.float32 else t for t in (w, g))
+        w, g = (None if t is None else _lowered(t, x) for t in (w, g))
     if isinstance(basis, Basis):
         basis = basis.operands(lookup_dtype(x), x.device)
-    _check_shapes(g, s, x, w, basis, weight)
+    _check_shapes(g, s, x, w, basis)
     backend = resolve(x)
     packing = get(backend).packing
     if w is not None and packing is not None:
         w = contiguous(w, packing)
-    plan = ops.Plan(missing, backend, basis.layout)
-    return ops.form(plan, {"g": g, "s": s, "w": w}, x, basis.tensors)
+    return form(Plan(missing, backend, basis.layout), {"g": g, "s": s, "w": w}, x, basis.tensors)
+
+
+def _lowered(t: Tensor, x: Tensor) -> Tensor:
+    """What autocast makes of coefficients and cotangents."""
+    return t.to(torch.get_autocast_dtype(x.device.type)) if t.dtype == torch.float32 else t
 
 
 def _check_tensors(x: Tensor, **others: Tensor | None) -> None:
     for name, t in {"x": x, **others}.items():
-        if t is None and name in ("s", "scale"):
+        if t is None and name in ("s", "scale", "gain"):
             continue
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: got {type(t).__name__}, needs a tensor")
@@ -106,27 +103,46 @@ def _may_differ(name: str, t: Tensor, x: Tensor) -> bool:
     return x.dtype in _HALF and t.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
 
 
-def _check_shapes(
-    g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, basis: Operands, weight: str
-) -> None:
+def _check_link(x: Tensor, weight: Tensor, scale: Tensor | None, gain: Tensor | None) -> None:
+    if weight.dim() not in (3, 4):
+        raise ValueError(f"weight: got shape {_shape(weight)}, needs [in, K, out] or [groups, in, K, out]")
+    grouped = weight.dim() == 4
+    if x.dim() <= grouped:
+        raise ValueError(f"x: got shape {_shape(x)}, needs [{'groups, ' * grouped}..., in]")
+    if scale is not None and scale.shape != x.shape:
+        raise ValueError(f"scale: got shape {_shape(scale)}, needs that of x, {_shape(x)}")
+    if gain is not None and gain.shape != (*weight.shape[:-2], weight.shape[-1]):
+        needed = f"[{'groups, ' * grouped}in, out]"
+        raise ValueError(f"gain: got shape {_shape(gain)}, needs {needed} of weight {_shape(weight)}")
+
+
+def _check_shapes(g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, basis: Operands) -> None:
     if x.dim() != 3:
         raise ValueError(f"x: got shape {_shape(x)}, needs [groups, batch, in]")
-    groups, batch, inputs = x.shape
+    groups, batch, _ = x.shape
     if s is not None and s.shape != x.shape:
         raise ValueError(f"s: got shape {_shape(s)}, needs that of x, {_shape(x)}")
     if g is not None and (g.dim() != 3 or g.shape[:2] != x.shape[:2]):
         raise ValueError(f"g: got shape {_shape(g)}, needs [{groups}, {batch}, out]")
+    if w is not None and w.dim() != 4:
+        raise ValueError(f"w: got shape {_shape(w)}, needs [groups, in, K, out]")
+    _check_basis(x, w, basis, "w")
+    if w is not None and g is not None and g.shape[2] != w.shape[3]:
+        raise ValueError(f"g: got shape {_shape(g)}, needs [{groups}, {batch}, {w.shape[3]}]")
+
+
+def _check_basis(x: Tensor, w: Tensor | None, basis: Operands, name: str) -> None:
+    inputs = x.shape[-1]
     if w is not None:
-        if w.dim() != 4 or w.shape[2] != basis.layout.size:
+        if w.shape[-2] != basis.layout.size:
             raise ValueError(
-                f"{weight}: got shape {_shape(w)}, needs K = {basis.layout.size} in [..., in, K, out]"
+                f"{name}: got shape {_shape(w)}, needs K = {basis.layout.size} in [..., in, K, out]"
             )
-        if w.shape[:2] != (groups, inputs):
+        if w.shape[-3] != inputs or (w.dim() == 4 and w.shape[0] != x.shape[0]):
+            groups = f"{w.shape[0]}, " if w.dim() == 4 else ""
             raise ValueError(
-                f"x: got shape {_shape(x)}, needs [{w.shape[0]}, ..., {w.shape[1]}] for {weight} {_shape(w)}"
+                f"x: got shape {_shape(x)}, needs [{groups}..., {w.shape[-3]}] for {name} {_shape(w)}"
             )
-        if g is not None and g.shape[2] != w.shape[3]:
-            raise ValueError(f"g: got shape {_shape(g)}, needs [{groups}, {batch}, {w.shape[3]}]")
     own = max(basis.knots.shape[0], basis.tables.shape[1])
     if own not in (1, inputs):
         raise ValueError(f"basis: got knots for {own} features, needs one row or {inputs} for x {_shape(x)}")

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .backends import get, resolve
 from .bases import bspline_values
 from .basis import lookup_dtype, widened
 from .checks import count, ends
 from .features import POLYNOMIAL, differentiation, from_values
 from .functional import link
 from .operands import FROZEN, Layout, Operands, derivative_tables, watched
-from .packing import scaled
 from .reference import expand
 
 
@@ -93,11 +91,9 @@ class KANLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
         base = functional.linear(self.base_activation(x), self.base_weight)
-        if self.enable_standalone_scale_spline:
-            weight = scaled(self.spline_weight, self.spline_scaler, get(resolve(x)).packing)
-        else:
-            weight = self.spline_weight.permute(1, 2, 0)
-        return base + link(x, weight, self._basis(lookup_dtype(x)))
+        scaler = self.spline_scaler.T if self.enable_standalone_scale_spline else None
+        weight, basis = self.spline_weight.permute(1, 2, 0), self._basis(lookup_dtype(x))
+        return base + link(x, weight, basis, gain=scaler)
 
     def b_splines(self, x: Tensor) -> Tensor:
         """The B-splines at x [N, in]: [N, in, grid_size + spline_order], in x's dtype; 0 outside the grid."""

@@ -59,11 +59,13 @@ class Operands(NamedTuple):
 
     def derivative(self) -> "Operands":
         """The operands of the derivative with respect to x."""
-        tables, layout = self.tables, self.layout
-        if layout.order + 1 == tables.shape[0]:
+        domain, knots, tables, start, layout = self
+        order = layout.order + 1
+        if order == tables.shape[0]:
             d = differentiation(tables.shape[-1], layout.kind)
-            tables = torch.cat([tables, differentiate(tables[-1:], self.knots, d)])
-        return self._replace(tables=tables, layout=layout._replace(order=layout.order + 1))
+            tables = torch.cat([tables, differentiate(tables[-1:], knots, d)])
+        steeper = Layout(layout.kind, layout.uniform, layout.outer, layout.size, order)
+        return Operands(domain, knots, tables, start, steeper)
 
 
 def differentiate(table: Tensor, knots: Tensor, d: Matrix) -> Tensor:

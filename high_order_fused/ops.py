@@ -81,7 +81,7 @@ class _Form(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         g, s, x, w, *basis = ctx.saved_tensors
-        grads = _gradients(ctx.plan, cotangent, {"g": g, "s": s, "w": w}, x, basis, ctx.needs_input_grad[1:5])
+        grads = gradients(ctx.plan, cotangent, {"g": g, "s": s, "w": w}, x, basis, ctx.needs_input_grad[1:5])
         return None, *(grads[slot] for slot in _SLOTS), None, None, None, None
 
     @staticmethod
@@ -145,7 +145,7 @@ class _EagerForm(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         g, s, x, w = ctx.saved_tensors
         slots = {"g": g, "s": s, "w": w}
-        grads = _gradients(ctx.plan, cotangent, slots, x, ctx.basis, ctx.needs_input_grad[1:5])
+        grads = gradients(ctx.plan, cotangent, slots, x, ctx.basis, ctx.needs_input_grad[1:5])
         return None, *(grads[slot] for slot in _SLOTS), None, None, None, None
 
 
@@ -167,9 +167,14 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
     return not torch.compiler.is_compiling() and forward_ad._current_level < 0 and not watched(tensors)
 
 
+def kernel(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
+    """`form` by the backend's function itself: nothing is recorded."""
+    return _kernel(plan, slots["g"], slots["s"], x, slots["w"], *basis)
+
+
 def _kernel(plan: Plan, g: Any, s: Any, x: Any, w: Any, *basis: Any) -> Tensor:
     """The backend's function itself."""
-    backend, operands = get(plan.backend), Operands.of(basis, plan.layout)
+    backend, operands = get(plan.backend), Operands(*basis, plan.layout)
     if plan.missing == "g":
         return backend.sum_inputs(x, w, s, operands)
     if plan.missing == "s":
@@ -194,26 +199,33 @@ def _apply(plan: Plan, *tensors: Any) -> Tensor:
     return result
 
 
-def _gradients(
-    plan: Plan, cotangent: Tensor, slots: Slots, x: Tensor, basis: Sequence[Tensor], needs: Sequence[bool]
+def gradients(
+    plan: Plan,
+    cotangent: Tensor,
+    slots: Slots,
+    x: Tensor,
+    basis: Sequence[Tensor],
+    needs: Sequence[bool],
+    contract: Callable[[Plan, Slots, Tensor, Sequence[Tensor]], Tensor] | None = None,
 ) -> dict[str, Tensor | None]:
-    """The gradients of g, s, x, w where needed: the only backward rule."""
+    """The gradients of g, s, x, w where needed, by `form` or another such: the only backward rule."""
+    contract = contract or form
     full = {**slots, plan.missing: cotangent}
-    wanted = [slot for slot, need in zip(_SLOTS, needs, strict=True) if need]
+    _, backend, layout = plan
     grads: dict[str, Tensor | None] = dict.fromkeys(_SLOTS)
-    for slot in wanted:
-        if slot != "x":
-            grads[slot] = form(plan._replace(missing=slot), {**full, slot: None}, x, basis)
-    if "x" in wanted:
-        steep, tables = _derivative(plan._replace(missing="s"), basis)
-        slope = form(steep, {**full, "s": None}, x, tables)
+    for slot, need in zip(_SLOTS, needs, strict=True):
+        if need and slot != "x":
+            grads[slot] = contract(Plan(slot, backend, layout), {**full, slot: None}, x, basis)
+    if needs[_SLOTS.index("x")]:
+        steep, tables = _derivative(Plan("s", backend, layout), basis)
+        slope = contract(steep, {**full, "s": None}, x, tables)
         grads["x"] = slope if full["s"] is None else full["s"] * slope
     return grads
 
 
 def _derivative(plan: Plan, basis: Sequence[Tensor]) -> tuple[Plan, Sequence[Tensor]]:
     operands = Operands.of(basis, plan.layout).derivative()
-    return plan._replace(layout=operands.layout), operands.tensors
+    return Plan(plan.missing, plan.backend, operands.layout), operands.tensors
 
 
 def forward_levels() -> int:
@@ -245,7 +257,7 @@ def _register(missing: str, fake: Callable[..., Tensor]) -> None:
         need = dict(zip(order, ctx.needs_input_grad[:3], strict=True))
         slots = {slot: saved.get(slot) for slot in "gsw"}
         needs = [need.get(slot, False) for slot in _SLOTS]
-        grads = _gradients(ctx.plan, cotangent, slots, saved["x"], ctx.saved_tensors[3:], needs)
+        grads = gradients(ctx.plan, cotangent, slots, saved["x"], ctx.saved_tensors[3:], needs)
         return *(grads[slot] for slot in order), *(None,) * 6
 
     _library.define(f"{name}({_SCHEMA[name]}, {_BASIS}) -> Tensor")

@@ -29,67 +29,55 @@ def pack(weight: Tensor, basis: Basis, fold: bool = False) -> tuple[Tensor, Basi
 
 def contiguous(w: Tensor, packing: Packing) -> Tensor:
     """w [E, I, K, O], contiguous; where outputs come first in memory, as in the peers' layers, transposed."""
-    if w.is_contiguous():
-        return w
-    outputs_first = w.permute(0, 3, 1, 2)
-    if not outputs_first.is_contiguous():
+    first = None if w.is_contiguous() else _outputs_first(w)
+    if first is None:
         return w.contiguous()
-    if not plain((w,)):
-        return cast(Tensor, _transposed(outputs_first.flatten(2))).view(w.shape)
-    if not (w.requires_grad and torch.is_grad_enabled()):
-        return packing.transpose(outputs_first.flatten(2), None).view(w.shape)
-    return cast(Tensor, _EagerPack.apply(w, packing))  # type: ignore[no-untyped-call]
+    if plain((w,)) and not (w.requires_grad and torch.is_grad_enabled()):
+        return packing.transpose(first, None).view(w.shape)
+    return cast(Tensor, _transposed(first)).view(w.shape)
 
 
-def scaled(weight: Tensor, factor: Tensor, packing: Packing | None) -> Tensor:
-    """weight [O, I, K] times factor [O, I], as [I, K, O]: in one pass where the backend can."""
-    outputs, inputs, size = weight.shape
-    if packing is None or weight.dtype != factor.dtype or not plain((weight, factor)):
-        return (weight * factor.unsqueeze(-1)).permute(1, 2, 0)
-    if torch.is_grad_enabled() and (weight.requires_grad or factor.requires_grad):
-        return cast(Tensor, _EagerScaledPack.apply(weight, factor, packing))  # type: ignore[no-untyped-call]
-    return packing.transpose(weight.flatten(1), factor).view(inputs, size, outputs)
+def packed(w: Tensor, gain: Tensor | None, packing: Packing | None) -> Tensor:
+    """w [E, I, K, O] times gain [E, I, O] as the backend reads it, in one pass if it can."""
+    if gain is None and (packing is None or w.is_contiguous()):
+        return w
+    first, factor = _both_first(w, gain)
+    if packing is None or first is None:
+        w = w if gain is None else w * gain.unsqueeze(-2)
+        return w if packing is None else w.contiguous()
+    return packing.transpose(first, factor).view(w.shape)
 
 
-class _EagerPack(torch.autograd.Function):
-    """The transposition with its views in one node, for eager reverse mode."""
+def unpacked(
+    v: Tensor, w: Tensor, gain: Tensor | None, packing: Packing | None
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of w and gain from v, that of `packed`; differentiable without a packing."""
+    if gain is None and (packing is None or w.is_contiguous()):
+        return v, None
+    first, factor = _both_first(w, gain)
+    if packing is None or first is None:
+        return (v, None) if gain is None else (v * gain.unsqueeze(-2), (v * w).sum(-2))
+    groups, inputs, size, outputs = w.shape
+    rows = v.reshape(groups, inputs * size, outputs)
+    if factor is None:
+        columns, of_factor = packing.transpose(rows, None), None
+    else:
+        columns, of_factor = packing.gradients(rows, first, factor)
+        of_factor = of_factor.transpose(1, 2)
+    return columns.view(groups, outputs, inputs, size).permute(0, 2, 3, 1), of_factor
 
-    @staticmethod
-    def forward(ctx: Any, w: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        return packing.transpose(w.permute(0, 3, 1, 2).flatten(2), None).view(w.shape)
 
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
-        groups, inputs, size, outputs = cotangent.shape
-        rows = cotangent.reshape(
-            groups, inputs * size, outputs
-        )  # batched gradients know reshape, not flatten
-        direct = plain((rows,)) and not torch.is_grad_enabled()
-        columns = ctx.packing.transpose(rows, None) if direct else _transposed(rows)
-        return columns.reshape(groups, outputs, inputs, size).permute(0, 2, 3, 1), None
+def _both_first(w: Tensor, gain: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """w as [E, O, I K] and gain as [E, O, I], if that is how they lie in memory and their dtypes agree."""
+    first, factor = _outputs_first(w), None if gain is None else gain.transpose(1, 2)
+    if factor is not None and (factor.dtype != w.dtype or not factor.is_contiguous()):
+        return None, None
+    return first, factor
 
 
-class _EagerScaledPack(torch.autograd.Function):
-    """`scaled` for eager reverse mode."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, factor: Tensor, packing: Packing) -> Tensor:
-        ctx.packing = packing
-        ctx.save_for_backward(weight, factor)
-        outputs, inputs, size = weight.shape
-        return packing.transpose(weight.flatten(1), factor).view(inputs, size, outputs)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
-        weight, factor = ctx.saved_tensors
-        if torch.is_grad_enabled() or not plain((cotangent,)):
-            by_edge = cotangent.permute(2, 0, 1)
-            return by_edge * factor.unsqueeze(-1), (by_edge * weight).sum(-1), None
-        outputs, inputs, size = weight.shape
-        g = cotangent.reshape(inputs * size, outputs)
-        of_weight, of_factor = ctx.packing.gradients(g, weight.reshape(outputs, -1), factor)
-        return of_weight.view(weight.shape), of_factor, None
+def _outputs_first(w: Tensor) -> Tensor | None:
+    first = w.permute(0, 3, 1, 2)
+    return first.flatten(2) if first.is_contiguous() else None
 
 
 class _Transpose(torch.autograd.Function):

@@ -43,6 +43,7 @@ def three(module, x, w, g, s, basis):
 # sizes beside those of vectors, register blocks, tiles and cache lines
 SHAPES = [
     (1, 1, 1, 1),
+    (1, 2, 3, 2),
     (2, 3, 17, 2),
     (1, 16, 16, 16),
     (1, 33, 5, 63),
@@ -68,9 +69,9 @@ def test_every_variant_and_size(isa, case, dtype):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 9, 13])
-@pytest.mark.parametrize("segments", [1, 2, 24, 25, 150])
+@pytest.mark.parametrize("segments", [1, 2, 8, 24, 40, 150])
 def test_every_window_and_number_of_segments(isa, n, segments):
-    """Beyond 24 segments another sort, beyond 128 knots another search, beyond 4 functions several blocks."""
+    """Beyond 10 segments another sort, beyond 128 knots another search, beyond 4 functions several blocks."""
     for knots in (None, torch.linspace(-1, 1, segments + 1) ** 3):
         basis = hof.bases.piecewise_lagrange(n, segments, knots=knots)
         arguments = operands(basis, (1, 70, 4, 20), torch.float64)
@@ -148,3 +149,24 @@ def test_fourier_far_away(isa):
     with hof.use_backend("reference"):
         expected = functional.link(x, w, basis)
     assert difference(functional.link(x, w, basis), expected) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_transposition_with_a_factor(isa, dtype):
+    for copies, rows, inputs, size in [
+        (1, 1, 1, 1),
+        (2, 5, 3, 4),
+        (1, 16, 16, 16),
+        (1, 37, 61, 8),
+        (3, 33, 20, 23),
+    ]:
+        matrix = torch.randn(copies, rows, inputs * size, dtype=dtype, requires_grad=True)
+        factor = torch.randn(copies, rows, inputs, dtype=dtype, requires_grad=True)
+        cotangent = torch.randn(copies, inputs * size, rows, dtype=dtype)
+        expected = (matrix * factor.repeat_interleave(size, -1)).mT
+        with torch.no_grad():
+            actual = cpu.transpose(matrix, factor)
+            gradients = cpu.transpose_gradients(cotangent, matrix, factor)
+        assert torch.equal(actual, expected)
+        for a, b in zip(gradients, torch.autograd.grad(expected, (matrix, factor), cotangent), strict=True):
+            assert a.is_contiguous() and difference(a, b) < (1e-6 if dtype == torch.float32 else 1e-14)

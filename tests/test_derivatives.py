@@ -221,3 +221,41 @@ def test_tangents_of_cotangents_pass_the_packing():
     v, t = torch.randn_like(y), torch.randn_like(y)
     pull = lambda v: torch.autograd.grad(y, peer, v, retain_graph=True)[0]  # noqa: E731
     torch.testing.assert_close(jvp(pull, (v,), (t,))[1], pull(t))
+
+
+@pytest.mark.parametrize("groups", [(), (2,)], ids=["one group", "two groups"])
+@pytest.mark.parametrize("outputs_first", [True, False])
+def test_gain_multiplies_each_edge(groups, outputs_first):
+    """Both layouts: one goes through the backend's transposition with a factor, one through torch."""
+    basis = cases.build("piecewise_lagrange-continuous-linear")
+    x = torch.rand(*groups, 5, 3, dtype=torch.float64, requires_grad=True)
+    inputs, outputs = 3, 18  # more than a vector, and some more
+    if outputs_first:
+        w = torch.randn(*groups, outputs, inputs, basis.size, dtype=torch.float64).movedim(-3, -1)
+        gain = torch.randn(*groups, outputs, inputs, dtype=torch.float64).mT
+    else:
+        w = torch.randn(*groups, inputs, basis.size, outputs, dtype=torch.float64)
+        gain = torch.randn(*groups, inputs, outputs, dtype=torch.float64)
+    w, gain = w.requires_grad_(), gain.requires_grad_()
+    y = link(x, w, basis, gain=gain)
+    expected = link(x, w * gain.unsqueeze(-2), basis)
+    torch.testing.assert_close(y, expected)
+    cotangent = torch.randn_like(y)
+    actual = torch.autograd.grad(y, (x, w, gain), cotangent)
+    for a, b in zip(actual, torch.autograd.grad(expected, (x, w, gain), cotangent), strict=True):
+        torch.testing.assert_close(a, b)
+    only = torch.autograd.grad(link(x, w, basis, gain=gain), gain, cotangent)[0]
+    torch.testing.assert_close(only, actual[2])
+
+
+@pytest.mark.parametrize("outputs_first", [True, False])
+def test_gain_to_second_order(outputs_first):
+    basis = cases.build("bspline-knots-zero")
+    x, w, s = operands(basis)
+    gain = torch.randn(w.shape[0], 2, dtype=torch.float64, requires_grad=True)
+    if outputs_first:
+        w = w.detach().movedim(-1, 0).contiguous().movedim(0, -1).requires_grad_()
+        gain = gain.detach().T.contiguous().T.requires_grad_()
+    function = lambda x, w, s, gain: link(x, w, basis, s, gain)  # noqa: E731
+    assert gradcheck(function, (x, w, s, gain), check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(function, (x, w, s, gain), check_fwd_over_rev=True)

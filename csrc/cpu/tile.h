@@ -178,29 +178,28 @@ struct Tile {
     }
     if (sort_few(segment, column, rows, segments, number, u, begin)) return;
     // counting sort; each quarter of the rows counts for itself, since a count waits for the one before
-    const int quarter = (rows + 3) / 4, short_of = 4 * quarter - rows;
     std::fill_n(place, 4 * segments, 0);
-    over_quarters(quarter, short_of, [&](int row, int q) { ++place[4 * segment[row] + q]; });
+    over_quarters(rows, [&](int row, int q) { ++place[4 * segment[row] + q]; });
     int at = 0;
     for (int t = 0; t < segments; ++t) {
       begin[t] = at;
       for (int q = 0; q < 4; ++q) at += std::exchange(place[4 * t + q], at);
     }
     begin[segments] = at;
-    over_quarters(quarter, short_of, [&](int row, int q) {
+    over_quarters(rows, [&](int row, int q) {
       const int32_t to = place[4 * segment[row] + q]++;
       number[to] = row;
       u[to] = column[row];
     });
   }
 
-  // use(row, quarter): all quarters side by side; the last one is `short_of` rows shorter.
+  // use(row, quarter): all quarters side by side; the last one is up to three rows longer.
   template <class Use>
-  static void over_quarters(int quarter, int short_of, Use&& use) {
-    for (int r = 0; r < quarter - short_of; ++r)
-      for (int q = 0; q < 4; ++q) use(q * quarter + r, q);
-    for (int r = quarter - short_of; r < quarter; ++r)
-      for (int q = 0; q < 3; ++q) use(q * quarter + r, q);
+  static void over_quarters(int rows, Use&& use) {
+    const int size = rows / 4;
+    for (int r = 0; r < size; ++r)
+      for (int q = 0; q < 4; ++q) use(q * size + r, q);
+    for (int r = 4 * size; r < rows; ++r) use(r, 3);
   }
 };
 
