@@ -91,7 +91,7 @@ def transpose_gradients(cotangent: Tensor, matrix: Tensor, factor: Tensor) -> tu
 def _scaled(matrix: Tensor, factor: Tensor | None) -> Tensor:
     if factor is None:
         return matrix
-    return (matrix.unflatten(-1, (factor.shape[-1], -1)) * factor.unsqueeze(-1)).flatten(-2)
+    return matrix * factor.repeat_interleave(matrix.shape[-1] // factor.shape[-1], -1)
 
 
 def _refuses(x: Tensor) -> str | None:

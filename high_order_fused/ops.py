@@ -174,7 +174,7 @@ def kernel(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tens
 
 def _kernel(plan: Plan, g: Any, s: Any, x: Any, w: Any, *basis: Any) -> Tensor:
     """The backend's function itself."""
-    backend, operands = get(plan.backend), Operands(*basis, plan.layout)
+    backend, operands = get(plan.backend), Operands.of(basis, plan.layout)
     if plan.missing == "g":
         return backend.sum_inputs(x, w, s, operands)
     if plan.missing == "s":

@@ -4,6 +4,8 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -48,6 +50,22 @@ hof::Basis<T> read_basis(const Tensor& domain, const Tensor& knots, const Tensor
   return basis;
 }
 
+// Memory that a thread keeps: from the allocator it would be new pages at every call, which cost as much as a kernel.
+char* scratch_of_thread(size_t bytes) {
+  struct Free {
+    void operator()(char* p) const { ::operator delete[](p, std::align_val_t(64)); }
+  };
+  thread_local std::unique_ptr<char, Free> kept;
+  thread_local size_t size = 0;
+  if (size < bytes) {
+    kept.reset();
+    size = 0;
+    kept.reset(static_cast<char*>(::operator new[](bytes, std::align_val_t(64))));
+    size = bytes;
+  }
+  return kept.get();
+}
+
 template <class T>
 Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w, const std::optional<Tensor>& g,
            const std::optional<Tensor>& s, hof::Basis<T> basis, int64_t isa) {
@@ -86,15 +104,12 @@ Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w,
   const hof::Kernels<T>& kernels = hof::variant<T>(isa);
   const int64_t threads = torch::stable::get_num_threads();
   const hof::Cut cut = kernels.cut[contraction](p, int(threads));
-  const int64_t bytes = (cut.scratch + 127) / 64 * 64, hands = std::min(threads, cut.units);
   if (cut.units == 0) return torch::stable::fill_(result, 0.0);
-  const std::vector<int64_t> room{hands * bytes + 64};
-  Tensor scratch = torch::stable::new_empty(x, {room.data(), 1}, ScalarType::Byte);
-  const uintptr_t base = (reinterpret_cast<uintptr_t>(scratch.mutable_data_ptr()) + 63) / 64 * 64;
+  const int64_t hands = std::min(threads, cut.units);
   torch::stable::parallel_for(0, hands, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t hand = begin; hand < end; ++hand)
-      for (int64_t unit = cut.units * hand / hands; unit < cut.units * (hand + 1) / hands; ++unit)
-        kernels.run[contraction](p, cut, unit, reinterpret_cast<char*>(base) + hand * bytes);
+    char* scratch = scratch_of_thread(size_t(cut.scratch));
+    for (int64_t unit = cut.units * begin / hands; unit < cut.units * end / hands; ++unit)
+      kernels.run[contraction](p, cut, unit, scratch);
   });
   return result;
 }
