@@ -1,4 +1,4 @@
-"""The C++ backend: the three contractions on a CPU, in float32 and float64; narrower storage is widened."""
+"""The C++ backend: the three contractions on a CPU, computing in float32 or float64 over any storage."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,37 +18,28 @@ _NATIVE = (torch.float32, torch.float64)
 
 def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_inputs."""
-    y = _contract(_SUM_INPUTS, x, w, None, s, basis)
-    return y if y.dtype == w.dtype else y.to(w.dtype)
+    return _contract(_SUM_INPUTS, x, w, None, s, basis)
 
 
 def sum_outputs(x: Tensor, w: Tensor, g: Tensor, basis: Operands) -> Tensor:
     """As reference.sum_outputs."""
-    r = _contract(_SUM_OUTPUTS, x, w, g, None, basis)
-    return r if r.dtype == x.dtype else r.to(x.dtype)
+    return _contract(_SUM_OUTPUTS, x, w, g, None, basis)
 
 
 def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_batch."""
-    v = _contract(_SUM_BATCH, x, None, g, s, basis)
-    return v if v.dtype == g.dtype else v.to(g.dtype)
+    return _contract(_SUM_BATCH, x, None, g, s, basis)
 
 
 def _contract(
     missing: int, x: Tensor, w: Tensor | None, g: Tensor | None, s: Tensor | None, basis: Operands
 ) -> Tensor:
-    domain, knots, tables, start, layout = basis
-    dtype = knots.dtype
-    x = x if x.dtype == dtype else x.to(dtype)
     if w is not None:
-        w = (w if w.dtype == dtype else w.to(dtype)).contiguous()
-    if g is not None:
-        g = g if g.dtype == dtype else g.to(dtype)
-        g = g if g.stride(-1) == 1 else g.contiguous()
-    if s is not None and s.dtype != dtype:
-        s = s.to(dtype)
+        w = w.contiguous()
+    if g is not None and g.stride(-1) != 1:
+        g = g.contiguous()
     result: Tensor = torch.ops.high_order_fused.cpu_contract.default(
-        missing, x, w, g, s, domain, knots, tables, start, [*layout], _isa
+        missing, x, w, g, s, *basis.tensors, [*basis.layout], _isa
     )
     return result
 

@@ -5,6 +5,7 @@ import torch
 
 import high_order_fused as hof
 from high_order_fused import cpu, functional, native, reference
+from high_order_fused.basis import lookup_dtype
 from tests import cases
 from tests.support import difference
 
@@ -29,7 +30,7 @@ def operands(basis, shape, dtype=torch.float32):
     x = cases.points(groups, batch, inputs, dtype=dtype)
     g, s = torch.randn(groups, batch, outputs, dtype=dtype), torch.randn(groups, batch, inputs, dtype=dtype)
     w = torch.randn(groups, inputs, basis.size, outputs, dtype=dtype)
-    return x, w, g, s, basis.operands(dtype, x.device)
+    return x, w, g, s, basis.operands(lookup_dtype(x), x.device)
 
 
 def three(module, x, w, g, s, basis):
@@ -53,7 +54,10 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("case", FAMILIES)
 def test_every_variant_and_size(isa, case, dtype):
     basis = cases.build(case)
@@ -65,7 +69,22 @@ def test_every_variant_and_size(isa, case, dtype):
             basis.operands(torch.float64, torch.device("cpu")),
         )
         for actual, expected in zip(three(cpu, *arguments), exact, strict=True):
-            assert difference(actual, expected) < (1e-5 if dtype == torch.float32 else 1e-12), shape
+            assert actual.dtype == dtype and difference(actual, expected) < TOLERANCE[dtype], shape
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", FAMILIES)
+def test_narrow_storage_is_rounded_once(isa, case, low):
+    """What float32 kernels give for the same numbers, rounded as torch rounds: also NaN, infinity, overflow."""
+    basis = cases.build(case)
+    x, w, g, s, narrow = operands(basis, (2, 65, 19, 37), low)
+    x[0, 3, 1], w[0, 0], g[1, 7, 5], g[0, 9] = float("nan"), float("inf"), float("nan"), 6e4
+    wide = three(cpu, x.float(), w.float(), g.float(), s.float(), narrow)
+    for actual, expected in zip(three(cpu, x, w, g, s, narrow), wide, strict=True):
+        torch.testing.assert_close(actual, expected.to(low), rtol=0, atol=0, equal_nan=True)
+    mixed = three(cpu, x.float(), w, g, s.float(), narrow)
+    for actual, expected, dtype in zip(mixed, wide, (low, torch.float32, low), strict=True):
+        torch.testing.assert_close(actual, expected.to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 9, 13])

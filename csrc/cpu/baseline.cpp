@@ -1,8 +1,12 @@
 // The kernels for baseline. Standard headers come first: what they define must not be compiled for these instructions.
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 

@@ -50,6 +50,19 @@ hof::Basis<T> read_basis(const Tensor& domain, const Tensor& knots, const Tensor
   return basis;
 }
 
+template <class T>
+hof::Storage storage_of(const Tensor& t) {
+  if constexpr (sizeof(T) == 8) {
+    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double, "dtypes differ");
+    return hof::Storage::SAME;
+  } else {
+    if (t.scalar_type() == ScalarType::BFloat16) return hof::Storage::BFLOAT16;
+    if (t.scalar_type() == ScalarType::Half) return hof::Storage::HALF;
+    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, "dtypes differ");
+    return hof::Storage::SAME;
+  }
+}
+
 // Memory that a thread keeps: from the allocator it would be new pages at every call, which cost as much as a kernel.
 char* scratch_of_thread(size_t bytes) {
   struct Free {
@@ -72,32 +85,30 @@ Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w,
   Problem<T> p{};
   p.basis = basis;
   p.groups = x.size(0), p.batch = x.size(1), p.inputs = x.size(2);
-  p.x = x.const_data_ptr<T>(), p.x_group = x.stride(0), p.x_row = x.stride(1), p.x_input = x.stride(2);
-  auto same_type = [&](const Tensor& t) { STD_TORCH_CHECK(t.scalar_type() == x.scalar_type(), "dtypes differ"); };
+  p.x = x.const_data_ptr(), p.x_storage = storage_of<T>(x), p.x_group = x.stride(0), p.x_row = x.stride(1), p.x_input = x.stride(2);
   if (s) {
-    same_type(*s);
+    STD_TORCH_CHECK(s->scalar_type() == x.scalar_type(), "dtypes differ");
     STD_TORCH_CHECK(s->dim() == 3 && s->size(0) == p.groups && s->size(1) == p.batch && s->size(2) == p.inputs, "s");
-    p.s = s->const_data_ptr<T>(), p.s_group = s->stride(0), p.s_row = s->stride(1), p.s_input = s->stride(2);
+    p.s = s->const_data_ptr(), p.s_group = s->stride(0), p.s_row = s->stride(1), p.s_input = s->stride(2);
   }
   if (contraction != hof::SUM_BATCH) {
     STD_TORCH_CHECK(w && w->dim() == 4 && w->is_contiguous() && w->size(0) == p.groups && w->size(1) == p.inputs &&
                         w->size(2) == basis.size, "w");
-    same_type(*w);
-    p.w = w->const_data_ptr<T>(), p.outputs = w->size(3);
+    p.w = w->const_data_ptr(), p.w_storage = storage_of<T>(*w), p.outputs = w->size(3);
   }
   if (contraction != hof::SUM_INPUTS) {
     STD_TORCH_CHECK(g && g->dim() == 3 && g->size(0) == p.groups && g->size(1) == p.batch, "g");
     STD_TORCH_CHECK(g->size(2) == 1 || g->stride(2) == 1, "g must have adjacent outputs");
     STD_TORCH_CHECK(contraction == hof::SUM_BATCH || g->size(2) == p.outputs, "g");
-    same_type(*g);
-    p.g = g->const_data_ptr<T>(), p.g_group = g->stride(0), p.g_row = g->stride(1), p.outputs = g->size(2);
+    p.g = g->const_data_ptr(), p.g_storage = storage_of<T>(*g), p.g_group = g->stride(0), p.g_row = g->stride(1), p.outputs = g->size(2);
   }
   const std::vector<int64_t> shapes[] = {{p.groups, p.batch, p.outputs},
                                          {p.groups, p.batch, p.inputs},
                                          {p.groups, p.inputs, basis.size, p.outputs}};
   const std::vector<int64_t>& shape = shapes[contraction];
-  Tensor result = torch::stable::new_empty(x, {shape.data(), shape.size()});
-  p.result = result.mutable_data_ptr<T>();
+  const Tensor& like = contraction == hof::SUM_INPUTS ? *w : contraction == hof::SUM_OUTPUTS ? x : *g;
+  Tensor result = torch::stable::new_empty(like, {shape.data(), shape.size()});
+  p.result = result.mutable_data_ptr(), p.result_storage = storage_of<T>(like);
   if (result.numel() == 0) return result;
   if (p.outputs == 0) return torch::stable::fill_(result, 0.0);
 
@@ -118,11 +129,11 @@ Tensor contract(int64_t contraction, Tensor x, std::optional<Tensor> w, std::opt
                 std::optional<Tensor> s, Tensor domain, Tensor knots, Tensor tables, Tensor start,
                 std::vector<int64_t> layout, int64_t isa) {
   STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && x.is_cpu(), "malformed call");
-  STD_TORCH_CHECK(tables.scalar_type() == x.scalar_type() && knots.scalar_type() == x.scalar_type(), "dtypes differ");
-  if (x.scalar_type() == ScalarType::Double)
+  STD_TORCH_CHECK(tables.scalar_type() == knots.scalar_type(), "dtypes differ");
+  if (knots.scalar_type() == ScalarType::Double)
     return run<double>(contraction, x, w, g, s,
                        read_basis<double>(domain, knots, tables, start, layout, x.size(2)), isa);
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "needs float32 or float64");
+  STD_TORCH_CHECK(knots.scalar_type() == ScalarType::Float, "the basis is in float32 or float64");
   return run<float>(contraction, x, w, g, s, read_basis<float>(domain, knots, tables, start, layout, x.size(2)), isa);
 }
 

@@ -48,16 +48,16 @@ struct Blocks {
 template <class T, int Q>
 constexpr int64_t row_stride() { return Q * Simd<T>::lanes; }
 
-template <class T>
-inline Blocks<T> pack_rows(const T* from, int64_t ld, int rows, int64_t outputs, T* to) {
+template <class T, class S>
+inline Blocks<T> pack_rows(const S* from, int64_t ld, int rows, int64_t outputs, T* to) {
   Blocks<T> blocks{to, rows};
   over_blocks<T>(1, outputs, [&]<int N, int Q>(int, int64_t o) {
-    const int64_t width = row_stride<T, Q>(), valid = std::min(width, outputs - o);
+    const int64_t width = row_stride<T, Q>();
     T* block = blocks.at(o);
-    for (int r = 0; r < rows; ++r) {
-      for (int64_t l = 0; l < valid; ++l) block[r * width + l] = from[r * ld + o + l];
-      for (int64_t l = valid; l < width; ++l) block[r * width + l] = 0;
-    }
+    constexpr int L = Simd<T>::lanes;
+    for (int r = 0; r < rows; ++r)
+      for (int q = 0; q < Q; ++q)
+        store(block + r * width + q * L, load_some_as<T>(from + r * ld + o + q * L, outputs - o - q * L));
   });
   return blocks;
 }

@@ -2,7 +2,6 @@
 // its segment go by; with a single segment it is a blocked matrix product whose left factor is made on the fly.
 #pragma once
 
-#include "simd.h"
 #include "tile.h"
 
 namespace hof {
@@ -55,12 +54,12 @@ inline void add_outputs(const Vector<T> (&w)[N][Q], const int32_t* order, const 
   }
 }
 
-template <class T, int N, int Q>
-inline void load_window(Vector<T> (&w)[N][Q], const T* from, int64_t ld, int64_t valid) {
+template <class T, int N, int Q, class S>
+inline void load_window(Vector<T> (&w)[N][Q], const S* from, int64_t ld, int64_t valid) {
   constexpr int L = Simd<T>::lanes;
   for (int j = 0; j < N; ++j)
     for (int q = 0; q < Q; ++q)
-      w[j][q] = valid >= Q * L ? load(from + j * ld + q * L) : load_some(from + j * ld + q * L, valid - q * L);
+      w[j][q] = valid >= Q * L ? load_as<T>(from + j * ld + q * L) : load_some_as<T>(from + j * ld + q * L, valid - q * L);
 }
 
 // p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
@@ -76,8 +75,8 @@ inline void add_some(T* p, V v, int64_t valid) {
 }
 
 // Asks for a window ahead of its use; addresses past the end are harmless.
-template <class T, int N, int Q>
-inline void fetch(const T* from, int64_t ld) {
+template <class T, int N, int Q, class S>
+inline void fetch(const S* from, int64_t ld) {
   for (int j = 0; j < N; ++j)
     for (int q = 0; q < Q; ++q) __builtin_prefetch(from + j * ld + q * Simd<T>::lanes);
 }
@@ -110,8 +109,8 @@ inline int64_t padded(int64_t outputs, int lanes) { return (outputs + lanes - 1)
 
 // y[rows, block] += sum_k phi[k, rows] w[k, block]; Whole: all `width` outputs of the block exist. (A test in the
 // inner loop would push the block out of its registers.)
-template <class T, int R, int Q, bool Whole>
-inline void multiply_inputs(const T* w, int64_t w_row, int64_t valid, const T* phi, int64_t ld, int depth, T* y,
+template <class T, int R, int Q, bool Whole, class S>
+inline void multiply_inputs(const S* w, int64_t w_row, int64_t valid, const T* phi, int64_t ld, int depth, T* y,
                             int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> a[R][Q];
@@ -120,7 +119,7 @@ inline void multiply_inputs(const T* w, int64_t w_row, int64_t valid, const T* p
   for (int k = 0; k < depth; ++k) {
     Vector<T> b[Q];
     for (int q = 0; q < Q; ++q)
-      b[q] = Whole ? load(w + k * w_row + q * L) : load_some(w + k * w_row + q * L, valid - q * L);
+      b[q] = Whole ? load_as<T>(w + k * w_row + q * L) : load_some_as<T>(w + k * w_row + q * L, valid - q * L);
     for (int r = 0; r < R; ++r)
       for (int q = 0; q < Q; ++q) a[r][q] += b[q] * phi[k * ld + r];
   }
@@ -129,8 +128,8 @@ inline void multiply_inputs(const T* w, int64_t w_row, int64_t valid, const T* p
 }
 
 // v[functions, block] += sum over rows of phi[functions, row] g[row, block]; Whole: as above
-template <class T, int R, int Q, bool Whole>
-inline void multiply_batch(const T* g, int64_t g_row, const T* phi, int64_t ld, int64_t rows, T* v, int64_t v_row,
+template <class T, int R, int Q, bool Whole, class S>
+inline void multiply_batch(const T* g, int64_t g_row, const S* phi, int64_t ld, int64_t rows, T* v, int64_t v_row,
                            int64_t valid) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> a[R][Q] = {};
@@ -138,7 +137,7 @@ inline void multiply_batch(const T* g, int64_t g_row, const T* phi, int64_t ld, 
     Vector<T> b[Q];
     for (int q = 0; q < Q; ++q) b[q] = load(g + r * g_row + q * L);
     for (int k = 0; k < R; ++k)
-      for (int q = 0; q < Q; ++q) a[k][q] += b[q] * phi[k * ld + r];
+      for (int q = 0; q < Q; ++q) a[k][q] += b[q] * value_as<T>(phi[k * ld + r]);
   }
   for (int k = 0; k < R; ++k)
     for (int q = 0; q < Q; ++q) add_some<Whole>(v + k * v_row + q * L, a[k][q], valid - q * L);

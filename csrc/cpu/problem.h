@@ -1,23 +1,32 @@
 // What a CPU kernel is asked: sizes, pointers and strides, nothing of torch.
 #pragma once
 
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
 #include <cstdint>
 
 #include "../basis.h"
 
 namespace hof {
 
+using BFloat16 = c10::BFloat16;
+using Half = c10::Half;
+
+enum class Storage { SAME, BFLOAT16, HALF };  // as the numbers that are computed with, or 16 bits of them
+
 template <class T>
 struct Problem {
   Basis<T> basis;
   int64_t groups, batch, inputs, outputs;
-  const T* x;
-  const T* s;  // null: ones
+  Storage x_storage, w_storage, g_storage, result_storage;  // s is stored like x
+  const void* x;
+  const void* s;  // null: ones
   int64_t x_group, x_row, x_input, s_group, s_row, s_input;
-  const T* w;  // [groups, inputs, K, outputs], contiguous
-  const T* g;  // rows of `outputs` adjacent numbers
+  const void* w;  // [groups, inputs, K, outputs], contiguous
+  const void* g;  // rows of `outputs` adjacent numbers
   int64_t g_group, g_row;
-  T* result;  // contiguous
+  void* result;  // contiguous
 };
 
 // Work is cut into units that do not depend on the number of threads; a unit needs `scratch` bytes.

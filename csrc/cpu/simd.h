@@ -107,20 +107,6 @@ inline void transpose(Vector<T>* v) {
   }
 }
 
-// to[c * to_row + r] = from[r * from_row + c], for rows x columns; columns a multiple of the lanes. `to` has room
-// for whole vectors of rows.
-template <class T>
-inline void transpose_rows(const T* from, int64_t from_row, int rows, int columns, T* to, int64_t to_row) {
-  constexpr int L = Simd<T>::lanes;
-  for (int r = 0; r < rows; r += L)
-    for (int c = 0; c < columns; c += L) {
-      Vector<T> v[L];
-      for (int k = 0; k < L; ++k) v[k] = load(from + (r + k < rows ? r + k : rows - 1) * from_row + c);
-      transpose<T>(v);
-      for (int k = 0; k < L; ++k) store(to + (c + k) * to_row + r, v[k]);
-    }
-}
-
 // Sorts rows by segment where few segments have any: `order` and `sorted` get row number and x segment after segment,
 // offset[t] where each begins. Whole vectors are written. False where they are many, or without instructions for it.
 template <class T>

@@ -15,8 +15,8 @@ Cut cut_inputs(const Problem<T>& p, int threads) {
   return cut;
 }
 
-template <class T>
-void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
+template <class T, class S>
+void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int64_t unit, char* scratch) {
   const int64_t e = unit / (cut.tiles * cut.parts), tile_number = unit / cut.parts % cut.tiles;
   const int64_t row = tile_number * cut.rows, first = unit % cut.parts * cut.part;
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
@@ -30,12 +30,12 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
   for (int64_t i = 0; i < p.inputs; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
     tile.prepare(p, e, row, rows, i, slots);
-    const T* w = p.w + (e * p.inputs + i) * K * p.outputs + first;
+    const S* w = coefficients + (e * p.inputs + i) * K * p.outputs + first;
     if (p.basis.single()) {
       over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
         constexpr int64_t width = row_stride<T, Q>();
         over_rows<T, Q>(rows, [&]<int R, int>(int r) {
-          auto multiply = outputs - o >= width ? multiply_inputs<T, R, Q, true> : multiply_inputs<T, R, Q, false>;
+          auto multiply = outputs - o >= width ? multiply_inputs<T, R, Q, true, S> : multiply_inputs<T, R, Q, false, S>;
           multiply(w + o, p.outputs, outputs - o, tile.phi + r, tile.capacity, slots * tile.n, y.at(o) + r * width,
                    width);
         });
@@ -46,19 +46,19 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
       const int begin = tile.slot_offset(k)[t], count = tile.slot_offset(k)[t + 1] - begin;
       if (count == 0) return;
       Vector<T> window[N][Q];
-      load_window(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+      load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
       if (t + 1 < tile.segments && p.batch > FEW_ROWS)
-        fetch<T, N, Q>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+        fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
       add_inputs(window, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
                  tile.capacity, count, y.at(o), row_stride<T, Q>());
     };
     if (p.batch <= FEW_ROWS) {  // coefficients are read once, so in the order they lie in
       for (int k = 0; k < slots; ++k) {
-        const T* ahead = w + ((k + 1) * K + p.basis.start[tile.first_segment(std::min(k + 1, slots - 1))]) * p.outputs;
+        const S* ahead = w + ((k + 1) * K + p.basis.start[tile.first_segment(std::min(k + 1, slots - 1))]) * p.outputs;
         for (int t = 0; t < tile.segments; ++t)
           if (tile.slot_offset(k)[t + 1] > tile.slot_offset(k)[t])
             over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
-              fetch<T, N, Q>(ahead + j * p.outputs + o, p.outputs);
+              fetch<T, N, Q, S>(ahead + j * p.outputs + o, p.outputs);
               add.template operator()<N, Q>(k, t, j, o);
             });
       }
@@ -70,11 +70,15 @@ void run_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch
     });
   }
 
-  T* result = p.result + (e * p.batch + row) * p.outputs + first;
-  over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
-    const int64_t width = row_stride<T, Q>(), valid = std::min(width, outputs - o);
-    for (int r = 0; r < rows; ++r)
-      std::memcpy(result + r * p.outputs + o, y.at(o) + r * width, size_t(valid) * sizeof(T));
+  with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
+    auto* result = stored + (e * p.batch + row) * p.outputs + first;
+    over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+      constexpr int L = Simd<T>::lanes;
+      for (int r = 0; r < rows; ++r)
+        for (int q = 0; q < Q; ++q)
+          store_some_as<T>(result + r * p.outputs + o + q * L, load(y.at(o) + r * row_stride<T, Q>() + q * L),
+                           outputs - o - q * L);
+    });
   });
 }
 

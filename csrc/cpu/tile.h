@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "problem.h"
-#include "simd.h"
+#include "storage.h"
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -67,13 +67,15 @@ struct Tile {
   // Rows [row, row + count) of inputs [input, input + slots) of group e.
   void prepare(const Problem<T>& p, int64_t e, int64_t row, int count, int64_t input, int slots) {
     rows = count;
-    const T* from = p.x + e * p.x_group + row * p.x_row + input * p.x_input;
-    if (slots == SLOTS && p.x_input == 1) {
-      transpose_rows(from, p.x_row, count, SLOTS, x, capacity);
-    } else {
-      for (int r = 0; r < count; ++r)
-        for (int k = 0; k < slots; ++k) x[int64_t(k) * capacity + r] = from[r * p.x_row + k * p.x_input];
-    }
+    with_storage<T>(p.x, p.x_storage, [&](auto* stored) {
+      const auto* from = stored + e * p.x_group + row * p.x_row + input * p.x_input;
+      if (slots == SLOTS && p.x_input == 1) {
+        transpose_rows<T>(from, p.x_row, count, SLOTS, x, capacity);
+      } else {
+        for (int r = 0; r < count; ++r)
+          for (int k = 0; k < slots; ++k) x[int64_t(k) * capacity + r] = value_as<T>(from[r * p.x_row + k * p.x_input]);
+      }
+    });
     for (int k = 0; k < slots; ++k) {
       sort(p.basis, input + k, k);
       if (p.batch <= FEW_ROWS)
@@ -81,9 +83,11 @@ struct Tile {
       else
         evaluate(p.basis, input + k, k);
       if (p.s) {
-        const T* s = p.s + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
         const int32_t* number = slot_order(k);
-        for (int r = 0; r < count; ++r) u[r] = s[number[r] * p.s_row];
+        with_storage<T>(p.s, p.x_storage, [&](auto* stored) {
+          const auto* s = stored + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
+          for (int r = 0; r < count; ++r) u[r] = value_as<T>(s[number[r] * p.s_row]);
+        });
         for (int j = 0; j < n; ++j) {
           T* __restrict values = slot_phi(k) + int64_t(j) * capacity;
           for (int r = 0; r < count; ++r) values[r] *= u[r];

@@ -8,9 +8,19 @@ namespace hof {
 namespace HOF_VARIANT {
 
 template <class T>
+void start_inputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
+  with_storage<T>(p.w, p.w_storage, [&](auto* w) { run_inputs(p, w, cut, unit, scratch); });
+}
+
+template <class T>
+void start_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
+  with_storage<T>(p.w, p.w_storage, [&](auto* w) { run_outputs(p, w, cut, unit, scratch); });
+}
+
+template <class T>
 const Kernels<T>& kernels() {
   static const Kernels<T> table{{cut_inputs<T>, cut_outputs<T>, cut_batch<T>},
-                                {run_inputs<T>, run_outputs<T>, run_batch<T>},
+                                {start_inputs<T>, start_outputs<T>, run_batch<T>},
                                 transpose_columns<T>, transpose_gradients<T>};
   return table;
 }
