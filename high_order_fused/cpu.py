@@ -31,6 +31,17 @@ def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor
     return _contract(_SUM_BATCH, x, None, g, s, basis)
 
 
+def gradients(x: Tensor, w: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> tuple[Tensor, Tensor]:
+    """As sum_outputs over the derivative of basis, and sum_batch, to the bit."""
+    tensors = basis.derivative().tensors  # with a table of one order more
+    if g.stride(-1) != 1:
+        g = g.contiguous()
+    slope, v = torch.ops.high_order_fused.cpu_gradients.default(
+        x, w.contiguous(), g, s, *tensors, [*basis.layout], _isa
+    )
+    return slope, v
+
+
 def _contract(
     missing: int, x: Tensor, w: Tensor | None, g: Tensor | None, s: Tensor | None, basis: Operands
 ) -> Tensor:
@@ -94,8 +105,9 @@ if native.native_missing() is None:
     _isa = torch.ops.high_order_fused.cpu_isa()
     library = torch.library.Library("high_order_fused", "IMPL")
     library.impl("transpose", transpose, "CPU")
-    for name in ("cpu_contract", "cpu_transpose", "cpu_transpose_gradients"):
+    for name in ("cpu_contract", "cpu_gradients", "cpu_transpose", "cpu_transpose_gradients"):
         # they run below our own autograd; torch's default for operators without a rule costs 15 us a call
         library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     packing = Packing(transpose, transpose_gradients)
-    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, f"C++, {ISAS[_isa]}", packing))
+    detail = f"C++, {ISAS[_isa]}"
+    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, detail, packing, gradients))

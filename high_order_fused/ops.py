@@ -213,10 +213,18 @@ def gradients(
     full = {**slots, plan.missing: cotangent}
     _, backend, layout = plan
     grads: dict[str, Tensor | None] = dict.fromkeys(_SLOTS)
-    for slot, need in zip(_SLOTS, needs, strict=True):
-        if need and slot != "x":
+    need = dict(zip(_SLOTS, needs, strict=True))
+    together = get(backend).gradients if contract is kernel else None
+    if together and need["x"] and need["w"]:
+        w, g, s = (full[slot] for slot in "wgs")
+        assert w is not None and g is not None
+        slope, grads["w"] = together(x, w, g, s, Operands.of(basis, layout))
+        grads["x"] = slope if s is None else s * slope
+        need["x"] = need["w"] = False
+    for slot in "gsw":
+        if need[slot]:
             grads[slot] = contract(Plan(slot, backend, layout), {**full, slot: None}, x, basis)
-    if needs[_SLOTS.index("x")]:
+    if need["x"]:
         steep, tables = _derivative(Plan("s", backend, layout), basis)
         slope = contract(steep, {**full, "s": None}, x, tables)
         grads["x"] = slope if full["s"] is None else full["s"] * slope

@@ -189,3 +189,22 @@ def test_transposition_with_a_factor(isa, dtype):
         assert torch.equal(actual, expected)
         for a, b in zip(gradients, torch.autograd.grad(expected, (matrix, factor), cotangent), strict=True):
             assert a.is_contiguous() and difference(a, b) < (1e-6 if dtype == torch.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", FAMILIES)
+def test_both_gradients_in_one_pass(isa, case, dtype):
+    """The same bits as one after the other, for one thread (one pass) and more threads than inputs (two)."""
+    basis = cases.build(case)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            for shape in [*SHAPES, (0, 4, 3, 2), (1, 0, 3, 2), (1, 4, 3, 0)]:
+                x, w, g, s, operand = operands(basis, shape, dtype)
+                for scale in (s, None):
+                    slope, v = cpu.gradients(x, w, g, scale, operand)
+                    assert torch.equal(slope, cpu.sum_outputs(x, w, g, operand.derivative()))
+                    assert torch.equal(v, cpu.sum_batch(x, g, scale, operand))
+    finally:
+        torch.set_num_threads(before)

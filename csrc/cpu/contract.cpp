@@ -8,6 +8,8 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "dispatch.h"
@@ -79,9 +81,12 @@ char* scratch_of_thread(size_t bytes) {
   return kept.get();
 }
 
+using Optional = std::optional<Tensor>;
+
+// The problem of a contraction, and its result, which is still to be filled.
 template <class T>
-Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w, const std::optional<Tensor>& g,
-           const std::optional<Tensor>& s, hof::Basis<T> basis, int64_t isa) {
+std::pair<Problem<T>, Tensor> read_problem(int64_t contraction, const Tensor& x, const Optional& w, const Optional& g,
+                                           const Optional& s, const hof::Basis<T>& basis) {
   Problem<T> p{};
   p.basis = basis;
   p.groups = x.size(0), p.batch = x.size(1), p.inputs = x.size(2);
@@ -109,20 +114,45 @@ Tensor run(int64_t contraction, const Tensor& x, const std::optional<Tensor>& w,
   const Tensor& like = contraction == hof::SUM_INPUTS ? *w : contraction == hof::SUM_OUTPUTS ? x : *g;
   Tensor result = torch::stable::new_empty(like, {shape.data(), shape.size()});
   p.result = result.mutable_data_ptr(), p.result_storage = storage_of<T>(like);
-  if (result.numel() == 0) return result;
-  if (p.outputs == 0) return torch::stable::fill_(result, 0.0);
+  return {p, result};
+}
 
-  const hof::Kernels<T>& kernels = hof::variant<T>(isa);
-  const int64_t threads = torch::stable::get_num_threads();
-  const hof::Cut cut = kernels.cut[contraction](p, int(threads));
-  if (cut.units == 0) return torch::stable::fill_(result, 0.0);
-  const int64_t hands = std::min(threads, cut.units);
+// work(unit, scratch) on torch's threads; units that one thread does follow each other.
+template <class Work>
+void over_units(const hof::Cut& cut, Work&& work) {
+  const int64_t hands = std::min<int64_t>(torch::stable::get_num_threads(), cut.units);
   torch::stable::parallel_for(0, hands, 1, [&](int64_t begin, int64_t end) {
     char* scratch = scratch_of_thread(size_t(cut.scratch));
-    for (int64_t unit = cut.units * begin / hands; unit < cut.units * end / hands; ++unit)
-      kernels.run[contraction](p, cut, unit, scratch);
+    for (int64_t unit = cut.units * begin / hands; unit < cut.units * end / hands; ++unit) work(unit, scratch);
   });
+}
+
+template <class T>
+Tensor run(int64_t contraction, const Tensor& x, const Optional& w, const Optional& g, const Optional& s,
+           const hof::Basis<T>& basis, int64_t isa) {
+  auto [p, result] = read_problem<T>(contraction, x, w, g, s, basis);
+  if (result.numel() == 0) return result;
+  const hof::Kernels<T>& kernels = hof::variant<T>(isa);
+  const hof::Cut cut = kernels.cut[contraction](p, int(torch::stable::get_num_threads()));
+  if (p.outputs == 0 || cut.units == 0) return torch::stable::fill_(result, 0.0);
+  over_units(cut, [&, &p = p](int64_t unit, char* scratch) { kernels.run[contraction](p, cut, unit, scratch); });
   return result;
+}
+
+// sum_outputs over the derivative basis and sum_batch, in one pass where the inputs are enough for all threads.
+template <class T>
+std::tuple<Tensor, Tensor> run_gradients(const Tensor& x, const Tensor& w, const Tensor& g, const Optional& s,
+                                         const hof::Basis<T>& basis, const hof::Basis<T>& steep, int64_t isa) {
+  auto [r, slope] = read_problem<T>(hof::SUM_OUTPUTS, x, w, g, std::nullopt, steep);
+  auto [v, sums] = read_problem<T>(hof::SUM_BATCH, x, std::nullopt, g, s, basis);
+  const hof::Kernels<T>& kernels = hof::variant<T>(isa);
+  const int64_t threads = torch::stable::get_num_threads();
+  const hof::Cut cut = kernels.cut_gradients(v, r, int(threads));
+  if (slope.numel() == 0 || sums.numel() == 0 || cut.units < threads)
+    return {run<T>(hof::SUM_OUTPUTS, x, w, g, std::nullopt, steep, isa),
+            run<T>(hof::SUM_BATCH, x, std::nullopt, g, s, basis, isa)};
+  over_units(cut, [&, &v = v, &r = r](int64_t unit, char* scratch) { kernels.run_gradients(v, r, cut, unit, scratch); });
+  return {slope, sums};
 }
 
 Tensor contract(int64_t contraction, Tensor x, std::optional<Tensor> w, std::optional<Tensor> g,
@@ -137,6 +167,19 @@ Tensor contract(int64_t contraction, Tensor x, std::optional<Tensor> w, std::opt
   return run<float>(contraction, x, w, g, s, read_basis<float>(domain, knots, tables, start, layout, x.size(2)), isa);
 }
 
+// layout is that of the coefficients' basis; tables hold its derivative, too.
+std::tuple<Tensor, Tensor> gradients(Tensor x, Tensor w, Tensor g, Optional s, Tensor domain, Tensor knots,
+                                     Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa) {
+  STD_TORCH_CHECK(x.dim() == 3 && x.is_cpu() && tables.scalar_type() == knots.scalar_type(), "malformed call");
+  std::vector<int64_t> steep = layout;
+  steep[4] += 1;
+  auto run_as = [&]<class T>(T) {
+    return run_gradients<T>(x, w, g, s, read_basis<T>(domain, knots, tables, start, layout, x.size(2)),
+                            read_basis<T>(domain, knots, tables, start, steep, x.size(2)), isa);
+  };
+  return knots.scalar_type() == ScalarType::Double ? run_as(0.0) : run_as(0.0f);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
@@ -144,6 +187,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
   library.def(
       "cpu_contract(int contraction, Tensor x, Tensor? w, Tensor? g, Tensor? s, Tensor domain, Tensor knots, "
       "Tensor tables, Tensor start, int[] layout, int isa) -> Tensor");
+  library.def(
+      "cpu_gradients(Tensor x, Tensor w, Tensor g, Tensor? s, Tensor domain, Tensor knots, Tensor tables, "
+      "Tensor start, int[] layout, int isa) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CompositeExplicitAutograd, library) {
@@ -152,4 +198,5 @@ STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CompositeExplicitAutograd, library) 
 
 STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CPU, library) {
   library.impl("cpu_contract", TORCH_BOX(&contract));
+  library.impl("cpu_gradients", TORCH_BOX(&gradients));
 }

@@ -48,6 +48,12 @@ struct Blocks {
 template <class T, int Q>
 constexpr int64_t row_stride() { return Q * Simd<T>::lanes; }
 
+// Numbers that a tile's g takes, by rows or by columns.
+template <class T>
+inline int64_t packed_outputs(const Problem<T>& p, int rows) {
+  return padded(rows, Simd<T>::lanes) * padded(p.outputs, Simd<T>::lanes);
+}
+
 template <class T, class S>
 inline Blocks<T> pack_rows(const S* from, int64_t ld, int rows, int64_t outputs, T* to) {
   Blocks<T> blocks{to, rows};

@@ -53,6 +53,9 @@ template <class T>
 struct Kernels {
   Cut (*cut[3])(const Problem<T>&, int threads);
   void (*run[3])(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
+  // SUM_BATCH, and SUM_OUTPUTS over the derivative basis, together
+  Cut (*cut_gradients)(const Problem<T>& v, const Problem<T>& r, int threads);
+  void (*run_gradients)(const Problem<T>& v, const Problem<T>& r, const Cut&, int64_t unit, char* scratch);
   void (*transpose)(const Matrix<T>&, int64_t begin, int64_t end, T* to);
   void (*transpose_gradients)(const Matrix<T>&, const T* cotangent, int64_t begin, int64_t end, T* of_from, T* of_factor);
 };

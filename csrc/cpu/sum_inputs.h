@@ -11,7 +11,10 @@ Cut cut_inputs(const Problem<T>& p, int threads) {
   Cut cut = cut_rows(p, threads);
   cut_parts(p, cut, p.outputs, Simd<T>::width, threads);
   const int64_t width = padded(std::min(cut.part, p.outputs), Simd<T>::lanes);
-  cut.scratch = Tile<T>::bytes(p.basis, cut.rows) + cut.rows * width * int64_t(sizeof(T)) + 64;
+  Arena arena{nullptr};
+  Tile<T>().lay(p.basis, cut.rows, arena);
+  arena.take<T>(cut.rows * width);
+  cut.scratch = arena.next - static_cast<char*>(nullptr);
   return cut;
 }
 

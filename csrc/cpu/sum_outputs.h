@@ -55,14 +55,81 @@ inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int slots
   });
 }
 
+// What a tile needs besides: partial sums of its rows (one segment: the products t), and its results by columns.
+template <class T>
+struct OutputsRoom {
+  Vector<T>* partial;
+  T* columns;
+
+  void lay(const Problem<T>& p, int rows, Arena& arena) {
+    constexpr int L = Simd<T>::lanes;
+    partial = reinterpret_cast<Vector<T>*>(
+        arena.take<T>(L * std::max<int64_t>(rows + L, SLOTS * p.basis.n * Simd<T>::block)));
+    columns = arena.take<T>(int64_t(SLOTS) * rows);
+  }
+};
+
+// room.columns[slot * rows + row] of a tile that is evaluated; g by columns if there is a single segment, else by rows.
+template <class T, class S>
+inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, const S* coefficients,
+                            int slots, const OutputsRoom<T>& room) {
+  constexpr int L = Simd<T>::lanes;
+  const int rows = tile.rows;
+  if (p.basis.single())
+    return multiply_outputs<T>(p, tile, slots, coefficients, g, reinterpret_cast<T*>(room.partial), room.columns);
+  for (int k = 0; k < slots; ++k) {
+    const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
+    const S* w = coefficients + k * p.basis.size * p.outputs;
+    for (int t = 0; t < tile.segments; ++t) {
+      const int count = begin[t + 1] - begin[t];
+      if (count == 0) continue;
+      over_blocks<T>(tile.n, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
+        Vector<T> window[N][Q];
+        load_window<T, N, Q>(window, w + (p.basis.start[t] + j) * p.outputs + o, p.outputs, p.outputs - o);
+        if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+        const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
+        auto add = j == 0 && o == 0 ? add_outputs<T, N, Q, true> : add_outputs<T, N, Q, false>;
+        add(window, order + begin[t], phi, tile.capacity, count, g.at(o), row_stride<T, Q>(), room.partial + begin[t]);
+      });
+    }
+    T* to = room.columns + int64_t(k) * rows;
+    for (int r = 0; r < rows; r += L) {
+      T totals[L];
+      store(totals, sums<T>(room.partial + r));
+      for (int l = r; l < std::min(r + L, rows); ++l) to[order[l]] = totals[l - r];
+    }
+  }
+}
+
+// The columns of inputs [input, input + slots) become rows of the result.
+template <class T>
+inline void store_columns(const Problem<T>& p, int64_t e, int64_t row, int rows, int64_t input, int slots,
+                          const T* columns) {
+  constexpr int L = Simd<T>::lanes;
+  with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
+    auto* result = stored + (e * p.batch + row) * p.inputs + input;
+    int done = 0;
+    for (; slots == SLOTS && done + L <= rows; done += L)
+      for (int k = 0; k < SLOTS; k += L) {
+        Vector<T> v[L];
+        for (int l = 0; l < L; ++l) v[l] = load(columns + int64_t(k + l) * rows + done);
+        transpose<T>(v);
+        for (int l = 0; l < L; ++l) store_as<T>(result + (done + l) * p.inputs + k, v[l]);
+      }
+    for (int r = done; r < rows; ++r)
+      for (int k = 0; k < slots; ++k) result[r * p.inputs + k] = columns[int64_t(k) * rows + r];
+  });
+}
+
 template <class T>
 Cut cut_outputs(const Problem<T>& p, int threads) {
   Cut cut = cut_rows(p, threads);
   cut_parts(p, cut, p.inputs, SLOTS, threads);
-  const int64_t g = padded(cut.rows, Simd<T>::lanes) * padded(p.outputs, Simd<T>::lanes);
-  const int64_t room = std::max<int64_t>(cut.rows, SLOTS * p.basis.n * Simd<T>::block);  // partial sums, or t
-  const int64_t numbers = g + room * Simd<T>::lanes + cut.rows * SLOTS;
-  cut.scratch = Tile<T>::bytes(p.basis, cut.rows) + (numbers + Simd<T>::lanes * Simd<T>::lanes) * int64_t(sizeof(T)) + 256;
+  Arena arena{nullptr};
+  Tile<T>().lay(p.basis, cut.rows, arena);
+  arena.take<T>(packed_outputs(p, cut.rows));
+  OutputsRoom<T>().lay(p, cut.rows, arena);
+  cut.scratch = arena.next - static_cast<char*>(nullptr);
   return cut;
 }
 
@@ -71,68 +138,23 @@ void run_outputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int
   const int64_t e = unit / (cut.tiles * cut.parts), tile_number = unit / cut.parts % cut.tiles;
   const int64_t row = tile_number * cut.rows, first = unit % cut.parts * cut.part;
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
-  const int64_t inputs = std::min(cut.part, p.inputs - first), K = p.basis.size;
+  const int64_t end = std::min(first + cut.part, p.inputs);
   Arena arena{scratch};
   Tile<T> tile;
   tile.lay(p.basis, cut.rows, arena);
-  const bool single = p.basis.single();
-  T* packed = arena.take<T>(padded(rows, Simd<T>::lanes) * padded(p.outputs, Simd<T>::lanes));
+  T* packed = arena.take<T>(packed_outputs(p, cut.rows));
+  OutputsRoom<T> room;
+  room.lay(p, cut.rows, arena);
   const Blocks<T> g = with_storage<T>(p.g, p.g_storage, [&](auto* stored) {
     const auto* cotangent = stored + e * p.g_group + row * p.g_row;
-    return single ? pack_columns<T>(cotangent, p.g_row, rows, p.outputs, packed)
-                  : pack_rows<T>(cotangent, p.g_row, rows, p.outputs, packed);
+    return p.basis.single() ? pack_columns<T>(cotangent, p.g_row, rows, p.outputs, packed)
+                            : pack_rows<T>(cotangent, p.g_row, rows, p.outputs, packed);
   });
-  const int64_t room = std::max<int64_t>(rows + Simd<T>::lanes, SLOTS * p.basis.n * Simd<T>::block);
-  Vector<T>* partial = reinterpret_cast<Vector<T>*>(arena.take<T>(room * Simd<T>::lanes));
-  constexpr int L = Simd<T>::lanes;
-  T* columns = arena.take<T>(int64_t(SLOTS) * rows);
-
-  for (int64_t i = first; i < first + inputs; i += SLOTS) {
-    const int slots = int(std::min<int64_t>(SLOTS, first + inputs - i));
+  for (int64_t i = first; i < end; i += SLOTS) {
+    const int slots = int(std::min<int64_t>(SLOTS, end - i));
     tile.prepare(p, e, row, rows, i, slots);
-    if (single)
-      multiply_outputs<T>(p, tile, slots, coefficients + (e * p.inputs + i) * K * p.outputs, g, reinterpret_cast<T*>(partial), columns);
-    for (int k = 0; k < slots && !single; ++k) {
-      const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
-      const S* w = coefficients + ((e * p.inputs + i + k) * K) * p.outputs;
-      for (int t = 0; t < tile.segments; ++t) {
-        const int count = begin[t + 1] - begin[t];
-        if (count == 0) continue;
-        over_blocks<T>(tile.n, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
-          Vector<T> window[N][Q];
-          load_window<T, N, Q>(window, w + (p.basis.start[t] + j) * p.outputs + o, p.outputs, p.outputs - o);
-          if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
-          const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
-          if (j == 0 && o == 0)
-            add_outputs<T, N, Q, true>(window, order + begin[t], phi, tile.capacity, count, g.at(o),
-                                       row_stride<T, Q>(), partial + begin[t]);
-          else
-            add_outputs<T, N, Q, false>(window, order + begin[t], phi, tile.capacity, count, g.at(o),
-                                        row_stride<T, Q>(), partial + begin[t]);
-        });
-      }
-      T* to = columns + int64_t(k) * rows;
-      for (int r = 0; r < rows; r += L) {
-        T totals[L];
-        store(totals, sums<T>(partial + r));
-        for (int l = r; l < std::min(r + L, rows); ++l) to[order[l]] = totals[l - r];
-      }
-    }
-    with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
-      auto* result = stored + (e * p.batch + row) * p.inputs + i;
-      int done = 0;
-      if (slots == SLOTS) {
-        for (; done + L <= rows; done += L)
-          for (int k = 0; k < SLOTS; k += L) {
-            Vector<T> v[L];
-            for (int l = 0; l < L; ++l) v[l] = load(columns + int64_t(k + l) * rows + done);
-            transpose<T>(v);
-            for (int l = 0; l < L; ++l) store_as<T>(result + (done + l) * p.inputs + k, v[l]);
-          }
-      }
-      for (int r = done; r < rows; ++r)
-        for (int k = 0; k < slots; ++k) result[r * p.inputs + k] = columns[int64_t(k) * rows + r];
-    });
+    outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, slots, room);
+    store_columns(p, e, row, rows, i, slots, room.columns);
   }
 }
 

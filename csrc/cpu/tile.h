@@ -31,15 +31,8 @@ struct Tile {
   T* phi;            // [slot][n][capacity], in the order of `order`
   int32_t* order;    // [slot][capacity]: row numbers, segment after segment
   int32_t* offset;   // [slot][segments + 1]: where each segment's rows begin
-  T *x, *u;          // [slot][capacity]; one input, sorted
+  T *x, *u;          // [slot][capacity]: as it comes; sorted, then as local coordinates
   int32_t *segment, *place;  // of each row; where the next row of a segment goes, for each quarter of the rows
-
-  static int64_t bytes(const Basis<T>& basis, int capacity) {
-    Arena arena{nullptr};
-    Tile tile;
-    tile.lay(basis, capacity, arena);
-    return arena.next - static_cast<char*>(nullptr);
-  }
 
   void lay(const Basis<T>& basis, int rows_at_most, Arena& arena) {
     // whole vectors are written, also past a segment's end: the next segment overwrites it
@@ -48,12 +41,13 @@ struct Tile {
     order = arena.take<int32_t>(int64_t(SLOTS) * capacity);
     offset = arena.take<int32_t>(int64_t(SLOTS) * (segments + 1));
     x = arena.take<T>(int64_t(SLOTS) * capacity);
-    u = arena.take<T>(capacity);
+    u = arena.take<T>(int64_t(SLOTS) * capacity);
     segment = arena.take<int32_t>(capacity);
     place = arena.take<int32_t>(4 * segments);
   }
 
   T* slot_phi(int slot) const { return phi + int64_t(slot) * n * capacity; }
+  T* slot_u(int slot) const { return u + int64_t(slot) * capacity; }
   int32_t* slot_order(int slot) const { return order + int64_t(slot) * capacity; }
   int32_t* slot_offset(int slot) const { return offset + int64_t(slot) * (segments + 1); }
 
@@ -64,8 +58,14 @@ struct Tile {
     return t;
   }
 
-  // Rows [row, row + count) of inputs [input, input + slots) of group e.
+  // Window values of rows [row, row + count) of inputs [input, input + slots) of group e, times s.
   void prepare(const Problem<T>& p, int64_t e, int64_t row, int count, int64_t input, int slots) {
+    look_up(p, e, row, count, input, slots);
+    evaluate(p, input, slots);
+    if (p.s) scale(p, e, row, input, slots);
+  }
+
+  void look_up(const Problem<T>& p, int64_t e, int64_t row, int count, int64_t input, int slots) {
     rows = count;
     with_storage<T>(p.x, p.x_storage, [&](auto* stored) {
       const auto* from = stored + e * p.x_group + row * p.x_row + input * p.x_input;
@@ -78,29 +78,41 @@ struct Tile {
     });
     for (int k = 0; k < slots; ++k) {
       sort(p.basis, input + k, k);
-      if (p.batch <= FEW_ROWS)
-        evaluate_few(p.basis, input + k, k);
+      if (p.batch > FEW_ROWS) localize(p.basis, input + k, k);
+    }
+  }
+
+  // Of the inputs that were looked up last, and as often as there are tables.
+  void evaluate(const Problem<T>& p, int64_t input, int slots) {
+    for (int k = 0; k < slots; ++k) {
+      if (p.batch > FEW_ROWS)
+        evaluate_sorted(p.basis, input + k, k);
       else
-        evaluate(p.basis, input + k, k);
-      if (p.s) {
-        const int32_t* number = slot_order(k);
-        with_storage<T>(p.s, p.x_storage, [&](auto* stored) {
-          const auto* s = stored + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
-          for (int r = 0; r < count; ++r) u[r] = value_as<T>(s[number[r] * p.s_row]);
-        });
-        for (int j = 0; j < n; ++j) {
-          T* __restrict values = slot_phi(k) + int64_t(j) * capacity;
-          for (int r = 0; r < count; ++r) values[r] *= u[r];
-        }
-      }
+        evaluate_few(p.basis, input + k, k);
     }
   }
 
  private:
-  // Window values of one sorted input: neighbouring segments with the same table in one run.
-  void evaluate(const Basis<T>& basis, int64_t input, int slot) {
+  void scale(const Problem<T>& p, int64_t e, int64_t row, int64_t input, int slots) {
+    for (int k = 0; k < slots; ++k) {
+      const int32_t* number = slot_order(k);
+      T* __restrict factor = x + int64_t(k) * capacity;
+      with_storage<T>(p.s, p.x_storage, [&](auto* stored) {
+        const auto* s = stored + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
+        for (int r = 0; r < rows; ++r) factor[r] = value_as<T>(s[number[r] * p.s_row]);
+      });
+      for (int j = 0; j < n; ++j) {
+        T* __restrict values = slot_phi(k) + int64_t(j) * capacity;
+        for (int r = 0; r < rows; ++r) values[r] *= factor[r];
+      }
+    }
+  }
+
+  // Of one sorted input, x becomes the coordinate within its segment.
+  void localize(const Basis<T>& basis, int64_t input, int slot) {
     const int32_t* begin = slot_offset(slot);
     const T* knots = basis.knots + input * basis.knots_stride;
+    T* u = slot_u(slot);
     for (int t = 0; t < segments; ++t) {
       const T left = knots[t], width = knots[t + 1] - knots[t];
       if (basis.frozen(t)) {
@@ -109,6 +121,12 @@ struct Tile {
         for (int r = begin[t]; r < begin[t + 1]; ++r) u[r] = 2 * ((u[r] - left) / width) - 1;
       }
     }
+  }
+
+  // Window values of one sorted input: neighbouring segments with the same table in one run.
+  void evaluate_sorted(const Basis<T>& basis, int64_t input, int slot) {
+    const int32_t* begin = slot_offset(slot);
+    const T* u = slot_u(slot);
     const T* table = basis.table + input * basis.table_stride;
     const int64_t stride = basis.table_segment_stride;
     const size_t bytes = size_t(n) * basis.m * sizeof(T);
@@ -120,17 +138,17 @@ struct Tile {
       // features are computed once for up to 8 functions
       const int blocks = (n + 7) / 8, block = (n + blocks - 1) / blocks;
       for (int j = 0; j < n; j += block) {
-        const T* rows_of_table = table + t * stride + j * basis.m;
+        const T* part = table + t * stride + j * basis.m;
         T* to = slot_phi(slot) + int64_t(j) * capacity;
         switch (std::min(block, n - j)) {
-          case 1: values<1>(basis, rows_of_table, begin[t], begin[next], to); break;
-          case 2: values<2>(basis, rows_of_table, begin[t], begin[next], to); break;
-          case 3: values<3>(basis, rows_of_table, begin[t], begin[next], to); break;
-          case 4: values<4>(basis, rows_of_table, begin[t], begin[next], to); break;
-          case 5: values<5>(basis, rows_of_table, begin[t], begin[next], to); break;
-          case 6: values<6>(basis, rows_of_table, begin[t], begin[next], to); break;
-          case 7: values<7>(basis, rows_of_table, begin[t], begin[next], to); break;
-          default: values<8>(basis, rows_of_table, begin[t], begin[next], to);
+          case 1: values<1>(basis, part, u, begin[t], begin[next], to); break;
+          case 2: values<2>(basis, part, u, begin[t], begin[next], to); break;
+          case 3: values<3>(basis, part, u, begin[t], begin[next], to); break;
+          case 4: values<4>(basis, part, u, begin[t], begin[next], to); break;
+          case 5: values<5>(basis, part, u, begin[t], begin[next], to); break;
+          case 6: values<6>(basis, part, u, begin[t], begin[next], to); break;
+          case 7: values<7>(basis, part, u, begin[t], begin[next], to); break;
+          default: values<8>(basis, part, u, begin[t], begin[next], to);
         }
       }
     }
@@ -140,6 +158,7 @@ struct Tile {
   void evaluate_few(const Basis<T>& basis, int64_t input, int slot) {
     const int32_t* begin = slot_offset(slot);
     const T* knots = basis.knots + input * basis.knots_stride;
+    const T* u = slot_u(slot);
     T* to = slot_phi(slot);
     for (int t = 0, r = 0; r < rows; ++t)
       for (; r < begin[t + 1]; ++r) {
@@ -153,7 +172,7 @@ struct Tile {
   }
 
   template <int N>
-  void values(const Basis<T>& basis, const T* table, int begin, int end, T* to) {
+  void values(const Basis<T>& basis, const T* table, const T* u, int begin, int end, T* to) {
     const int m = basis.m;
     for (int r = begin; r < end; r += Simd<T>::lanes) {
       Vector<T> a[N] = {};
@@ -167,6 +186,7 @@ struct Tile {
   // Sorts one input's rows by segment: fills order, offset and u (x in that order).
   void sort(const Basis<T>& basis, int64_t input, int slot) {
     const T* column = x + int64_t(slot) * capacity;
+    T* u = slot_u(slot);
     int32_t *number = slot_order(slot), *begin = slot_offset(slot);
     begin[0] = 0;
     if (segments == 1) {

@@ -1,7 +1,6 @@
 // One variant of the kernels. Included once for each instruction set.
-#include "sum_batch.h"
+#include "gradients.h"
 #include "sum_inputs.h"
-#include "sum_outputs.h"
 #include "transpose.h"
 
 namespace hof {
@@ -18,9 +17,15 @@ void start_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scra
 }
 
 template <class T>
+void start_gradients(const Problem<T>& v, const Problem<T>& r, const Cut& cut, int64_t unit, char* scratch) {
+  with_storage<T>(r.w, r.w_storage, [&](auto* w) { run_gradients(v, r, w, cut, unit, scratch); });
+}
+
+template <class T>
 const Kernels<T>& kernels() {
   static const Kernels<T> table{{cut_inputs<T>, cut_outputs<T>, cut_batch<T>},
                                 {start_inputs<T>, start_outputs<T>, run_batch<T>},
+                                cut_gradients<T>, start_gradients<T>,
                                 transpose_columns<T>, transpose_gradients<T>};
   return table;
 }

@@ -1,0 +1,58 @@
+// sum_batch, and sum_outputs over the derivative basis, in one pass: what a backward pass asks for. A tile is looked up
+// and its g packed once for both.
+#pragma once
+
+#include "sum_batch.h"
+#include "sum_outputs.h"
+
+namespace hof {
+namespace HOF_VARIANT {
+
+// v: the problem of sum_batch; r: that of sum_outputs, of the same x and g.
+template <class T>
+Cut cut_gradients(const Problem<T>& v, const Problem<T>& r, int threads) {
+  Cut cut = cut_inputs_for_sums(v, threads);
+  Arena arena{nullptr};
+  Tile<T>().lay(v.basis, cut.rows, arena);
+  arena.take<T>(packed_outputs(v, cut.rows));
+  arena.take<T>(v.basis.single() ? packed_outputs(v, cut.rows) : 0);
+  lay_sums(v, arena);
+  OutputsRoom<T>().lay(r, cut.rows, arena);
+  cut.scratch = arena.next - static_cast<char*>(nullptr);
+  return cut;
+}
+
+template <class T, class S>
+void run_gradients(const Problem<T>& v, const Problem<T>& r, const S* coefficients, const Cut& cut, int64_t unit,
+                   char* scratch) {
+  const bool single = v.basis.single();
+  Arena arena{scratch};
+  Tile<T> tile;
+  tile.lay(v.basis, cut.rows, arena);
+  T* by_rows = arena.take<T>(packed_outputs(v, cut.rows));
+  T* by_columns = arena.take<T>(single ? packed_outputs(v, cut.rows) : 0);
+  T* sums = lay_sums(v, arena);
+  OutputsRoom<T> room;
+  room.lay(r, cut.rows, arena);
+  Blocks<T> rows_of_g{}, columns_of_g{};
+  over_tiles(
+      v, cut, unit, sums,
+      [&](int64_t e, int64_t row, int rows) {
+        with_storage<T>(v.g, v.g_storage, [&](auto* stored) {
+          const auto* g = stored + e * v.g_group + row * v.g_row;
+          rows_of_g = pack_rows<T>(g, v.g_row, rows, v.outputs, by_rows);
+          if (single) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, by_columns);
+        });
+      },
+      [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* to) {
+        const S* w = coefficients + (e * r.inputs + input) * r.basis.size * r.outputs;
+        tile.prepare(v, e, row, rows, input, slots);
+        add_tile(v, tile, rows_of_g, slots, to);
+        tile.evaluate(r, input, slots);
+        outputs_of_tile(r, tile, single ? columns_of_g : rows_of_g, w, slots, room);
+        store_columns(r, e, row, rows, input, slots, room.columns);
+      });
+}
+
+}  // namespace HOF_VARIANT
+}  // namespace hof
