@@ -35,8 +35,8 @@ class Backend:
     refuses(x): why it cannot take tensors like x (device, dtype), or None.
     detail: instruction set or device, for `backends()`.
     packing: by which coefficients are packed; None for a backend that reads them with any strides.
-    gradients(x, w, g, s, basis): sum_outputs over the derivative of basis and sum_batch, if there is something
-    better than one after the other.
+    gradients(x, w, g, s, basis): sum_outputs over the derivative of basis, and sum_batch; None for a backend
+    that has nothing better than one after the other.
     """
 
     name: str
@@ -46,7 +46,10 @@ class Backend:
     refuses: Callable[[Tensor], str | None]
     detail: str
     packing: Packing | None = None
-    gradients: Callable[[Tensor, Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]] | None = None
+    gradients: "Gradients | None" = None
+
+
+Gradients = Callable[[Tensor, Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
 
 
 class Status(NamedTuple):
