@@ -20,8 +20,8 @@ struct Basis {
   int kind, uniform, outer, segments, n, m, size;  // segments count the outer ones
 
   int inner() const { return segments - (outer == NONE ? 0 : 2); }
-  // One window of all coefficients: the contractions are then matrix products.
-  bool single() const { return segments == 1 && size == n; }
+  // Every window is all of the coefficients: the contractions are then matrix products.
+  bool product() const { return size == n; }
   bool frozen(int segment) const { return outer == FROZEN && (segment == 0 || segment == segments - 1); }
 };
 

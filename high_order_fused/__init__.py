@@ -3,6 +3,7 @@
 from . import bases, cpu, functional, init, kan, layers, norm
 from .backends import backends, use_backend
 from .basis import Basis
+from .explain import explain
 from .fuse import Fused, fuse, unfuse
 from .linear import HighOrderLinear
 
@@ -16,6 +17,7 @@ __all__ = [
     "backends",
     "bases",
     "cpu",
+    "explain",
     "functional",
     "fuse",
     "init",

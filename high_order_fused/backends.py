@@ -37,6 +37,7 @@ class Backend:
     packing: by which coefficients are packed; None for a backend that reads them with any strides.
     gradients(x, w, g, s, basis): sum_outputs over the derivative of basis, and sum_batch; None for a backend
     that has nothing better than one after the other.
+    choice(contraction, x, w, basis): in words, how "sum_inputs", "sum_outputs" or "sum_batch" would run.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Backend:
     detail: str
     packing: Packing | None = None
     gradients: "Gradients | None" = None
+    choice: Callable[[str, Tensor, Tensor, Operands], str] | None = None
 
 
 Gradients = Callable[[Tensor, Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
@@ -99,6 +101,17 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _chosen = before
+
+
+@contextmanager
+def replaced(change: Callable[[Backend], Backend]) -> Iterator[None]:
+    """Within the block every backend is what change makes of it; the choice among them stays the same."""
+    before = dict(_registered)
+    _registered.update({name: change(backend) for name, backend in before.items()})
+    try:
+        yield
+    finally:
+        _registered.update(before)
 
 
 def resolve(x: Tensor) -> str:

@@ -8,12 +8,17 @@ from torch import Tensor
 
 from . import native
 from .backends import Backend, Packing, register
-from .checks import choice
+from .checks import choice as one_of
 from .operands import Operands
 
 ISAS = ("baseline", "avx2", "avx512")
 _SUM_INPUTS, _SUM_OUTPUTS, _SUM_BATCH = range(3)
 _NATIVE = (torch.float32, torch.float64)
+_STRATEGIES = (
+    "product (every window is all coefficients): a matrix product whose factor is made on the fly",
+    "grouped (several rows a segment): sorted rows pass by a window of coefficients in registers",
+    "rows (about a row a segment or less): coefficients in the order they lie in",
+)
 
 
 def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
@@ -55,6 +60,21 @@ def _contract(
     return result
 
 
+def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
+    """Strategy and tiles of a contraction of x and w, in words; the cost model is csrc/cpu/choice.h."""
+    number = ("sum_inputs", "sum_outputs", "sum_batch").index(contraction)
+    narrow = w.dtype not in _NATIVE
+    chosen = torch.ops.high_order_fused.cpu_choice.default(
+        number, x, w.shape[-1], narrow, *basis.tensors, [*basis.layout], _isa
+    )
+    strategy, rows, units, scratch = chosen.tolist()
+    threads = min(units, torch.get_num_threads())
+    return (
+        f"{_STRATEGIES[strategy]}; tiles of {rows} rows, {units} {'unit' if units == 1 else 'units'} on "
+        f"{threads} {'thread' if threads == 1 else 'threads'}, {scratch // 1024} KiB of scratch each"
+    )
+
+
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
     """Within the block kernels use these instructions ("baseline", "avx2", "avx512"), for tests and timing.
@@ -63,7 +83,7 @@ def use_isa(name: str) -> Iterator[None]:
     """
     global _isa
     available = ISAS[: torch.ops.high_order_fused.cpu_isa() + 1]
-    before, _isa = _isa, ISAS.index(choice("isa", name, available))
+    before, _isa = _isa, ISAS.index(one_of("isa", name, available))
     try:
         yield
     finally:
@@ -110,4 +130,4 @@ if native.native_missing() is None:
         library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     packing = Packing(transpose, transpose_gradients)
     detail = f"C++, {ISAS[_isa]}"
-    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, detail, packing, gradients))
+    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, detail, packing, gradients, choice))

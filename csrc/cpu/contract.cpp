@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "choice.h"
 #include "dispatch.h"
 
 namespace {
@@ -127,6 +128,21 @@ void over_units(const hof::Cut& cut, Work&& work) {
   });
 }
 
+// How a contraction would run: strategy, rows of a tile, units of work, bytes of scratch for a thread.
+template <class T>
+Tensor choose(Contraction contraction, const Tensor& x, int64_t outputs, bool narrow, const hof::Basis<T>& basis,
+              int64_t isa) {
+  Problem<T> p{};
+  p.basis = basis, p.groups = x.size(0), p.batch = x.size(1), p.inputs = x.size(2), p.outputs = outputs;
+  p.result_storage = narrow ? hof::Storage::BFLOAT16 : hof::Storage::SAME;
+  const hof::Cut cut = hof::variant<T>(isa).cut[contraction](p, int(torch::stable::get_num_threads()));
+  const std::vector<int64_t> shape{4};
+  Tensor result = torch::stable::new_empty(x, {shape.data(), 1}, ScalarType::Long);
+  int64_t* numbers = result.mutable_data_ptr<int64_t>();
+  numbers[0] = hof::strategy(p, contraction), numbers[1] = cut.rows, numbers[2] = cut.units, numbers[3] = cut.scratch;
+  return result;
+}
+
 template <class T>
 Tensor run(int64_t contraction, const Tensor& x, const Optional& w, const Optional& g, const Optional& s,
            const hof::Basis<T>& basis, int64_t isa) {
@@ -167,6 +183,17 @@ Tensor contract(int64_t contraction, Tensor x, std::optional<Tensor> w, std::opt
   return run<float>(contraction, x, w, g, s, read_basis<float>(domain, knots, tables, start, layout, x.size(2)), isa);
 }
 
+Tensor choice(int64_t contraction, Tensor x, int64_t outputs, bool narrow, Tensor domain, Tensor knots, Tensor tables,
+              Tensor start, std::vector<int64_t> layout, int64_t isa) {
+  STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && x.is_cpu(), "malformed call");
+  const Contraction which = Contraction(contraction);
+  if (knots.scalar_type() == ScalarType::Double)
+    return choose<double>(which, x, outputs, narrow,
+                          read_basis<double>(domain, knots, tables, start, layout, x.size(2)), isa);
+  return choose<float>(which, x, outputs, narrow, read_basis<float>(domain, knots, tables, start, layout, x.size(2)),
+                       isa);
+}
+
 // layout is that of the coefficients' basis; tables hold its derivative, too.
 std::tuple<Tensor, Tensor> gradients(Tensor x, Tensor w, Tensor g, Optional s, Tensor domain, Tensor knots,
                                      Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa) {
@@ -188,6 +215,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
       "cpu_contract(int contraction, Tensor x, Tensor? w, Tensor? g, Tensor? s, Tensor domain, Tensor knots, "
       "Tensor tables, Tensor start, int[] layout, int isa) -> Tensor");
   library.def(
+      "cpu_choice(int contraction, Tensor x, int outputs, bool narrow, Tensor domain, Tensor knots, Tensor tables, "
+      "Tensor start, int[] layout, int isa) -> Tensor");
+  library.def(
       "cpu_gradients(Tensor x, Tensor w, Tensor g, Tensor? s, Tensor domain, Tensor knots, Tensor tables, "
       "Tensor start, int[] layout, int isa) -> (Tensor, Tensor)");
 }
@@ -198,5 +228,6 @@ STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CompositeExplicitAutograd, library) 
 
 STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CPU, library) {
   library.impl("cpu_contract", TORCH_BOX(&contract));
+  library.impl("cpu_choice", TORCH_BOX(&choice));
   library.impl("cpu_gradients", TORCH_BOX(&gradients));
 }

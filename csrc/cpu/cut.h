@@ -6,14 +6,6 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// Rows so many that a segment has about 32 of them, within what the caches hold.
-template <class T>
-inline int tile_rows(const Problem<T>& p) {
-  const int wanted = 64 * p.basis.segments * 4 / int(sizeof(T));
-  const int most = std::max<int64_t>(256, std::min<int64_t>(2048, 524288 / std::max<int64_t>(p.basis.n * 4, 1) / 4));
-  return int(std::min<int64_t>(std::max<int64_t>(p.batch, 1), std::clamp(wanted, 256, most)));
-}
-
 inline int64_t divided(int64_t count, int64_t by) { return (count + by - 1) / by; }
 
 // Tiles as equal as can be, a multiple of the threads where that costs no more tiles than threads.

@@ -15,7 +15,7 @@ Cut cut_gradients(const Problem<T>& v, const Problem<T>& r, int threads) {
   Arena arena{nullptr};
   Tile<T>().lay(v.basis, cut.rows, arena);
   arena.take<T>(packed_outputs(v, cut.rows));
-  arena.take<T>(v.basis.single() ? packed_outputs(v, cut.rows) : 0);
+  arena.take<T>(v.basis.product() ? packed_outputs(v, cut.rows) : 0);
   lay_sums(v, arena);
   OutputsRoom<T>().lay(r, cut.rows, arena);
   cut.scratch = arena.next - static_cast<char*>(nullptr);
@@ -25,7 +25,7 @@ Cut cut_gradients(const Problem<T>& v, const Problem<T>& r, int threads) {
 template <class T, class S>
 void run_gradients(const Problem<T>& v, const Problem<T>& r, const S* coefficients, const Cut& cut, int64_t unit,
                    char* scratch) {
-  const bool single = v.basis.single();
+  const bool single = v.basis.product();
   Arena arena{scratch};
   Tile<T> tile;
   tile.lay(v.basis, cut.rows, arena);

@@ -16,7 +16,7 @@ inline int64_t few_inputs(const Problem<T>& p) {
 template <class T>
 inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, int slots, T* v) {
   const int64_t K = p.basis.size;
-  if (p.basis.single()) {
+  if (p.basis.product()) {
     over_blocks<T>(1, p.outputs, [&]<int, int Q>(int, int64_t o) {
       over_rows<T, Q>(slots * tile.n, [&]<int R, int>(int k) {
         constexpr int64_t width = row_stride<T, Q>();

@@ -30,11 +30,12 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   Blocks<T> y{arena.take<T>(rows * padded(outputs, Simd<T>::lanes)), rows};
   std::fill_n(y.data, rows * padded(outputs, Simd<T>::lanes), T(0));
 
+  const Strategy chosen = strategy(p, SUM_INPUTS);
   for (int64_t i = 0; i < p.inputs; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
     tile.prepare(p, e, row, rows, i, slots);
     const S* w = coefficients + (e * p.inputs + i) * K * p.outputs + first;
-    if (p.basis.single()) {
+    if (chosen == PRODUCT) {
       over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
         constexpr int64_t width = row_stride<T, Q>();
         over_rows<T, Q>(rows, [&]<int R, int>(int r) {
@@ -50,12 +51,12 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       if (count == 0) return;
       Vector<T> window[N][Q];
       load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
-      if (t + 1 < tile.segments && p.batch > FEW_ROWS)
+      if (t + 1 < tile.segments && chosen == GROUPED)
         fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
       add_inputs(window, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
                  tile.capacity, count, y.at(o), row_stride<T, Q>());
     };
-    if (p.batch <= FEW_ROWS) {  // coefficients are read once, so in the order they lie in
+    if (chosen == ROWS) {
       for (int k = 0; k < slots; ++k) {
         const S* ahead = w + ((k + 1) * K + p.basis.start[tile.first_segment(std::min(k + 1, slots - 1))]) * p.outputs;
         for (int t = 0; t < tile.segments; ++t)

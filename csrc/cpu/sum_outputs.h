@@ -75,7 +75,7 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
                             int slots, const OutputsRoom<T>& room) {
   constexpr int L = Simd<T>::lanes;
   const int rows = tile.rows;
-  if (p.basis.single())
+  if (p.basis.product())
     return multiply_outputs<T>(p, tile, slots, coefficients, g, reinterpret_cast<T*>(room.partial), room.columns);
   for (int k = 0; k < slots; ++k) {
     const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
@@ -147,7 +147,7 @@ void run_outputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int
   room.lay(p, cut.rows, arena);
   const Blocks<T> g = with_storage<T>(p.g, p.g_storage, [&](auto* stored) {
     const auto* cotangent = stored + e * p.g_group + row * p.g_row;
-    return p.basis.single() ? pack_columns<T>(cotangent, p.g_row, rows, p.outputs, packed)
+    return p.basis.product() ? pack_columns<T>(cotangent, p.g_row, rows, p.outputs, packed)
                             : pack_rows<T>(cotangent, p.g_row, rows, p.outputs, packed);
   });
   for (int64_t i = first; i < end; i += SLOTS) {

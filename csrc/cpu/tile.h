@@ -6,13 +6,13 @@
 #include <cstring>
 
 #include "problem.h"
+#include "choice.h"
 #include "storage.h"
 
 namespace hof {
 namespace HOF_VARIANT {
 
 constexpr int SLOTS = 16;    // inputs of a tile: a cache line of x
-constexpr int FEW_ROWS = 8;  // a batch so small that its coefficients are read about once
 
 // Bytes are handed out in lines, so that vectors do not straddle them.
 struct Arena {
@@ -28,7 +28,8 @@ struct Arena {
 template <class T>
 struct Tile {
   int rows, capacity, n, segments;
-  T* phi;            // [slot][n][capacity], in the order of `order`
+  T* phi;            // [slot][n][capacity], in the order of `order`; of a product, in that of the rows
+  T* sorted;         // [n][capacity], of a product whose rows are in several segments
   int32_t* order;    // [slot][capacity]: row numbers, segment after segment
   int32_t* offset;   // [slot][segments + 1]: where each segment's rows begin
   T *x, *u;          // [slot][capacity]: as it comes; sorted, then as local coordinates
@@ -38,6 +39,7 @@ struct Tile {
     // whole vectors are written, also past a segment's end: the next segment overwrites it
     capacity = (rows_at_most + 2 * Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes, n = basis.n, segments = basis.segments;
     phi = arena.take<T>(int64_t(SLOTS) * n * capacity);
+    sorted = arena.take<T>(basis.product() && segments > 1 ? int64_t(n) * capacity : 0);
     order = arena.take<int32_t>(int64_t(SLOTS) * capacity);
     offset = arena.take<int32_t>(int64_t(SLOTS) * (segments + 1));
     x = arena.take<T>(int64_t(SLOTS) * capacity);
@@ -50,6 +52,10 @@ struct Tile {
   T* slot_u(int slot) const { return u + int64_t(slot) * capacity; }
   int32_t* slot_order(int slot) const { return order + int64_t(slot) * capacity; }
   int32_t* slot_offset(int slot) const { return offset + int64_t(slot) * (segments + 1); }
+
+  bool in_one_segment(int slot) const {
+    return slot_offset(slot)[first_segment(slot) + 1] == rows;
+  }
 
   // The first segment that has rows.
   int first_segment(int slot) const {
@@ -78,17 +84,22 @@ struct Tile {
     });
     for (int k = 0; k < slots; ++k) {
       sort(p.basis, input + k, k);
-      if (p.batch > FEW_ROWS) localize(p.basis, input + k, k);
+      if (!few_rows(p)) localize(p.basis, input + k, k);
     }
   }
 
   // Of the inputs that were looked up last, and as often as there are tables.
   void evaluate(const Problem<T>& p, int64_t input, int slots) {
     for (int k = 0; k < slots; ++k) {
-      if (p.batch > FEW_ROWS)
-        evaluate_sorted(p.basis, input + k, k);
+      const bool moved = p.basis.product() && !in_one_segment(k);
+      T* to = moved ? sorted : slot_phi(k);
+      if (few_rows(p))
+        evaluate_few(p.basis, input + k, k, to);
       else
-        evaluate_few(p.basis, input + k, k);
+        evaluate_sorted(p.basis, input + k, k, to);
+      if (moved)
+        for (int j = 0; j < n; ++j)
+          for (int r = 0; r < rows; ++r) slot_phi(k)[int64_t(j) * capacity + slot_order(k)[r]] = sorted[int64_t(j) * capacity + r];
     }
   }
 
@@ -96,10 +107,11 @@ struct Tile {
   void scale(const Problem<T>& p, int64_t e, int64_t row, int64_t input, int slots) {
     for (int k = 0; k < slots; ++k) {
       const int32_t* number = slot_order(k);
+      const bool moved = p.basis.product();
       T* __restrict factor = x + int64_t(k) * capacity;
       with_storage<T>(p.s, p.x_storage, [&](auto* stored) {
         const auto* s = stored + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
-        for (int r = 0; r < rows; ++r) factor[r] = value_as<T>(s[number[r] * p.s_row]);
+        for (int r = 0; r < rows; ++r) factor[r] = value_as<T>(s[(moved ? r : number[r]) * p.s_row]);
       });
       for (int j = 0; j < n; ++j) {
         T* __restrict values = slot_phi(k) + int64_t(j) * capacity;
@@ -124,7 +136,7 @@ struct Tile {
   }
 
   // Window values of one sorted input: neighbouring segments with the same table in one run.
-  void evaluate_sorted(const Basis<T>& basis, int64_t input, int slot) {
+  void evaluate_sorted(const Basis<T>& basis, int64_t input, int slot, T* phi_of_slot) {
     const int32_t* begin = slot_offset(slot);
     const T* u = slot_u(slot);
     const T* table = basis.table + input * basis.table_stride;
@@ -139,7 +151,7 @@ struct Tile {
       const int blocks = (n + 7) / 8, block = (n + blocks - 1) / blocks;
       for (int j = 0; j < n; j += block) {
         const T* part = table + t * stride + j * basis.m;
-        T* to = slot_phi(slot) + int64_t(j) * capacity;
+        T* to = phi_of_slot + int64_t(j) * capacity;
         switch (std::min(block, n - j)) {
           case 1: values<1>(basis, part, u, begin[t], begin[next], to); break;
           case 2: values<2>(basis, part, u, begin[t], begin[next], to); break;
@@ -155,11 +167,10 @@ struct Tile {
   }
 
   // The same for a handful of rows, one by one.
-  void evaluate_few(const Basis<T>& basis, int64_t input, int slot) {
+  void evaluate_few(const Basis<T>& basis, int64_t input, int slot, T* to) {
     const int32_t* begin = slot_offset(slot);
     const T* knots = basis.knots + input * basis.knots_stride;
     const T* u = slot_u(slot);
-    T* to = slot_phi(slot);
     for (int t = 0, r = 0; r < rows; ++t)
       for (; r < begin[t + 1]; ++r) {
         const T* table = basis.table + input * basis.table_stride + t * basis.table_segment_stride;

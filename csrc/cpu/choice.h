@@ -1,0 +1,40 @@
+// The cost model: by which strategy a contraction runs, and in tiles of how many rows. docs/performance.md has the
+// measurements behind the numbers; `cpu_choice` shows what was chosen.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "problem.h"
+
+namespace hof {
+
+enum Strategy {
+  PRODUCT = 0,  // every window is all coefficients: a blocked matrix product with a factor made on the fly
+  GROUPED = 1,  // rows sorted by segment: a window of coefficients stays in registers while its rows go by
+  ROWS = 2,     // about a row for each segment or less: coefficients in the order they lie in, each read once
+};
+
+// Sorting pays from about one row a segment; up to 8 rows nothing is worth preparing.
+template <class T>
+bool few_rows(const Problem<T>& p) {
+  return p.batch <= std::max<int64_t>(8, p.basis.product() ? 1 : p.basis.segments);
+}
+
+template <class T>
+Strategy strategy(const Problem<T>& p, Contraction contraction) {
+  if (p.basis.product()) return PRODUCT;
+  return contraction == SUM_INPUTS && few_rows(p) ? ROWS : GROUPED;
+}
+
+// About 64 rows for each segment (32 in float64), within what the second-level cache holds of y or g and of the
+// window values of 16 inputs.
+template <class T>
+int tile_rows(const Problem<T>& p) {
+  const int64_t segments = p.basis.product() ? 1 : p.basis.segments;
+  const int64_t wanted = 64 * segments * 4 / int64_t(sizeof(T));
+  const int64_t most = std::clamp<int64_t>(32768 / std::max(p.basis.n, 1), 256, 2048);
+  return int(std::min(std::max<int64_t>(p.batch, 1), std::clamp<int64_t>(wanted, 256, most)));
+}
+
+}  // namespace hof

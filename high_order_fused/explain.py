@@ -1,0 +1,101 @@
+"""explain: which kernels a layer would run on some input, and why."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .backends import Backend, Packing, replaced
+from .operands import Operands
+
+
+class Call(NamedTuple):
+    """One `link` of a module: its sizes, its backend, and how each contraction would run."""
+
+    module: str
+    backend: str
+    sizes: str
+    steps: dict[str, str]
+
+    def __str__(self) -> str:
+        width = max(map(len, self.steps))
+        lines = [f"{self.module}: {self.sizes}, on {self.backend}"]
+        return "\n".join([*lines, *(f"  {name:{width}}  {how}" for name, how in self.steps.items())])
+
+
+class Explanation(tuple[Call, ...]):
+    """The calls of a module in their order; printed, a paragraph each."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "no call of our kernels"
+
+    __repr__ = __str__
+
+
+_STEPS = {"output": "sum_inputs", "gradient of x": "sum_outputs", "gradient of weight": "sum_batch"}
+
+
+@torch.no_grad()
+def explain(layer: nn.Module, x: Tensor) -> Explanation:
+    """Which kernels `layer` would run on x, by which strategy, for the output and for both gradients.
+
+    Any module: it runs once, without gradients, and each call of our kernels is explained in words; str()
+    of the result is for reading. Nothing is said of what torch computes.
+    """
+    calls: list[Call] = []
+    names: list[str] = []
+    hooks = []
+    for name, module in layer.named_modules():
+        title = f"{name} ({type(module).__name__})" if name else type(module).__name__
+        hooks.append(module.register_forward_pre_hook(lambda *_, title=title: names.append(title)))
+        hooks.append(module.register_forward_hook(lambda *_: names.pop() and None, always_call=True))
+    try:
+        with replaced(_recorder(calls, names)):
+            layer(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Explanation(calls)
+
+
+def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backend]:
+    """Makes of a backend one that writes down its sum_inputs and its packing before they run."""
+    packed: list[str] = []
+
+    def watched(backend: Backend) -> Backend:
+        def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
+            calls.append(_described(names[-1] if names else "", backend, x, w, basis, packed))
+            packed.clear()
+            return backend.sum_inputs(x, w, s, basis)
+
+        packing = backend.packing
+        if packing is not None:
+            inner = packing.transpose
+
+            def transpose(matrix: Tensor, factor: Tensor | None) -> Tensor:
+                size = matrix.numel() * matrix.element_size() / 2**20
+                packed.append(f"outputs lie first: {size:.1f} MiB transposed at every call")
+                return inner(matrix, factor)
+
+            packing = Packing(transpose, packing.gradients)
+        return replace(backend, sum_inputs=sum_inputs, packing=packing)
+
+    return watched
+
+
+def _described(
+    module: str, backend: Backend, x: Tensor, w: Tensor, basis: Operands, packed: list[str]
+) -> Call:
+    groups, batch, inputs = x.shape
+    size, n = w.shape[2], basis.tables.shape[-2]
+    sizes = (
+        f"{f'{groups} groups of ' if groups > 1 else ''}{batch} rows, {inputs} -> {w.shape[3]}, "
+        f"{n} of {size} functions at a point, {str(w.dtype).removeprefix('torch.')}"
+    )
+    steps = {"coefficients": packed[0] if packed else "read as they lie"}
+    for name, contraction in _STEPS.items():
+        how = backend.choice(contraction, x, w, basis) if backend.choice else "as written in reference.py"
+        steps[name] = f"{contraction}, {how}"
+    return Call(module, f"{backend.name} ({backend.detail})", sizes, steps)

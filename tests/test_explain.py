@@ -1,0 +1,72 @@
+"""explain: says what runs, changes nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+import high_order_fused as hof
+from high_order_fused import native
+
+needs_native = pytest.mark.skipif(native.native_missing() is not None, reason="no compiled library")
+
+
+def words(layer, x, step):
+    (call,) = hof.explain(layer, x)
+    return call.steps[step]
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("basis", "rows", "step", "strategy"),
+    [
+        (hof.bases.lagrange(4), 100, "output", "sum_inputs, product"),
+        (hof.bases.piecewise_lagrange(4, 5), 100, "output", "sum_inputs, grouped"),
+        (hof.bases.piecewise_lagrange(4, 5), 8, "output", "sum_inputs, rows"),
+        (hof.bases.piecewise_lagrange(4, 50), 50, "output", "sum_inputs, rows"),
+        (hof.bases.piecewise_lagrange(4, 5), 100, "gradient of x", "sum_outputs, grouped"),
+        (hof.bases.fourier(5), 1, "gradient of weight", "sum_batch, product"),
+    ],
+)
+def test_strategies(basis, rows, step, strategy):
+    with hof.use_backend("cpu"):
+        assert words(hof.HighOrderLinear(6, 20, basis), torch.rand(rows, 6), step).startswith(strategy)
+
+
+@needs_native
+def test_many_rows_are_cut_for_all_threads():
+    layer, before = hof.HighOrderLinear(4, 8, hof.bases.lagrange(3)), torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            said = words(layer, torch.rand(5000, 4), "output")
+            assert f"on {threads} thread{'s' * (threads > 1)}," in said
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_every_call_of_a_network_by_name():
+    model = nn.Sequential(nn.Linear(5, 4), hof.kan.KAN([4, 3, 2]), nn.ReLU())
+    with hof.use_backend("reference"):
+        calls = hof.explain(model, torch.rand(7, 5))
+    assert [call.module for call in calls] == ["1.layers.0 (KANLinear)", "1.layers.1 (KANLinear)"]
+    assert all("as written in reference.py" in call.steps["output"] for call in calls)
+    assert "7 rows, 3 -> 2, 4 of 8 functions at a point, float32, on reference" in str(calls)
+
+
+@needs_native
+def test_coefficients_that_lie_with_outputs_first():
+    layer = hof.layers.high_order_fc_layers("continuous", n=3, in_features=64, out_features=128, segments=10)
+    assert "0.7 MiB transposed at every call" in words(layer, torch.rand(9, 64), "coefficients")
+    ours = hof.HighOrderLinear(64, 128, hof.bases.lagrange(3))
+    assert words(ours, torch.rand(9, 64), "coefficients") == "read as they lie"
+
+
+def test_it_leaves_no_trace():
+    layer, x = hof.HighOrderLinear(3, 2, hof.bases.lagrange(3)), torch.rand(4, 3)
+    before, backends = layer(x), dict(hof.backends())
+    hof.explain(layer, x)
+    with pytest.raises(ValueError, match="x: got shape"):
+        hof.explain(layer, x[:, :2])
+    assert torch.equal(layer(x), before) and hof.backends() == backends
+    assert not layer._forward_pre_hooks and not layer._forward_hooks
+    assert str(hof.explain(nn.Linear(3, 2), x)) == "no call of our kernels"
