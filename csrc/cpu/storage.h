@@ -92,15 +92,14 @@ inline T value_as(S number) {
   return T(number);
 }
 
-// to[c * to_row + r] = from[r * from_row + c], for rows x columns; columns a multiple of the lanes. `to` has room
-// for whole vectors of rows.
+// to[c * to_row + r] = from[r * from_row + c], for rows x columns. `to` has room for whole vectors of both.
 template <class T, class S>
 inline void transpose_rows(const S* from, int64_t from_row, int rows, int columns, T* to, int64_t to_row) {
   constexpr int L = Simd<T>::lanes;
   for (int r = 0; r < rows; r += L)
     for (int c = 0; c < columns; c += L) {
       Vector<T> v[L];
-      for (int k = 0; k < L; ++k) v[k] = load_as<T>(from + (r + k < rows ? r + k : rows - 1) * from_row + c);
+      for (int k = 0; k < L; ++k) v[k] = load_some_as<T>(from + (r + k < rows ? r + k : rows - 1) * from_row + c, columns - c);
       transpose<T>(v);
       for (int k = 0; k < L; ++k) store(to + (c + k) * to_row + r, v[k]);
     }

@@ -109,12 +109,12 @@ inline void store_columns(const Problem<T>& p, int64_t e, int64_t row, int rows,
   with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
     auto* result = stored + (e * p.batch + row) * p.inputs + input;
     int done = 0;
-    for (; slots == SLOTS && done + L <= rows; done += L)
-      for (int k = 0; k < SLOTS; k += L) {
+    for (; done + L <= rows; done += L)
+      for (int k = 0; k < slots; k += L) {
         Vector<T> v[L];
         for (int l = 0; l < L; ++l) v[l] = load(columns + int64_t(k + l) * rows + done);
         transpose<T>(v);
-        for (int l = 0; l < L; ++l) store_as<T>(result + (done + l) * p.inputs + k, v[l]);
+        for (int l = 0; l < L; ++l) store_some_as<T>(result + (done + l) * p.inputs + k, v[l], slots - k);
       }
     for (int r = done; r < rows; ++r)
       for (int k = 0; k < slots; ++k) result[r * p.inputs + k] = columns[int64_t(k) * rows + r];

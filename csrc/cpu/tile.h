@@ -32,7 +32,7 @@ struct Tile {
   T* sorted;         // [n][capacity], of a product whose rows are in several segments
   int32_t* order;    // [slot][capacity]: row numbers, segment after segment
   int32_t* offset;   // [slot][segments + 1]: where each segment's rows begin
-  T *x, *u;          // [slot][capacity]: as it comes; sorted, then as local coordinates
+  T *x, *u;          // [slot][capacity]: x as it comes, then local coordinates; x sorted
   int32_t *segment, *place;  // of each row; where the next row of a segment goes, for each quarter of the rows
 
   void lay(const Basis<T>& basis, int rows_at_most, Arena& arena) {
@@ -49,6 +49,7 @@ struct Tile {
   }
 
   T* slot_phi(int slot) const { return phi + int64_t(slot) * n * capacity; }
+  T* slot_x(int slot) const { return x + int64_t(slot) * capacity; }
   T* slot_u(int slot) const { return u + int64_t(slot) * capacity; }
   int32_t* slot_order(int slot) const { return order + int64_t(slot) * capacity; }
   int32_t* slot_offset(int slot) const { return offset + int64_t(slot) * (segments + 1); }
@@ -75,8 +76,8 @@ struct Tile {
     rows = count;
     with_storage<T>(p.x, p.x_storage, [&](auto* stored) {
       const auto* from = stored + e * p.x_group + row * p.x_row + input * p.x_input;
-      if (slots == SLOTS && p.x_input == 1) {
-        transpose_rows<T>(from, p.x_row, count, SLOTS, x, capacity);
+      if (p.x_input == 1) {
+        transpose_rows<T>(from, p.x_row, count, slots, x, capacity);
       } else {
         for (int r = 0; r < count; ++r)
           for (int k = 0; k < slots; ++k) x[int64_t(k) * capacity + r] = value_as<T>(from[r * p.x_row + k * p.x_input]);
@@ -108,7 +109,7 @@ struct Tile {
     for (int k = 0; k < slots; ++k) {
       const int32_t* number = slot_order(k);
       const bool moved = p.basis.product();
-      T* __restrict factor = x + int64_t(k) * capacity;
+      T* __restrict factor = few_rows(p) ? slot_x(k) : slot_u(k);  // the one that is not needed again
       with_storage<T>(p.s, p.x_storage, [&](auto* stored) {
         const auto* s = stored + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
         for (int r = 0; r < rows; ++r) factor[r] = value_as<T>(s[(moved ? r : number[r]) * p.s_row]);
@@ -120,25 +121,23 @@ struct Tile {
     }
   }
 
-  // Of one sorted input, x becomes the coordinate within its segment.
+  // Coordinates within the segment, of one sorted input.
   void localize(const Basis<T>& basis, int64_t input, int slot) {
     const int32_t* begin = slot_offset(slot);
-    const T* knots = basis.knots + input * basis.knots_stride;
-    T* u = slot_u(slot);
+    const T *knots = basis.knots + input * basis.knots_stride, *from = slot_u(slot);
+    T* to = slot_x(slot);
     for (int t = 0; t < segments; ++t) {
       const T left = knots[t], width = knots[t + 1] - knots[t];
-      if (basis.frozen(t)) {
-        for (int r = begin[t]; r < begin[t + 1]; ++r) u[r] = 0;
-      } else {
-        for (int r = begin[t]; r < begin[t + 1]; ++r) u[r] = 2 * ((u[r] - left) / width) - 1;
-      }
+      const bool frozen = basis.frozen(t);
+      for (int r = begin[t]; r < begin[t + 1]; r += Simd<T>::lanes)
+        store(to + r, frozen ? Vector<T>{} : 2 * ((load(from + r) - left) / width) - 1);
     }
   }
 
   // Window values of one sorted input: neighbouring segments with the same table in one run.
   void evaluate_sorted(const Basis<T>& basis, int64_t input, int slot, T* phi_of_slot) {
     const int32_t* begin = slot_offset(slot);
-    const T* u = slot_u(slot);
+    const T* u = slot_x(slot);
     const T* table = basis.table + input * basis.table_stride;
     const int64_t stride = basis.table_segment_stride;
     const size_t bytes = size_t(n) * basis.m * sizeof(T);
@@ -196,7 +195,7 @@ struct Tile {
 
   // Sorts one input's rows by segment: fills order, offset and u (x in that order).
   void sort(const Basis<T>& basis, int64_t input, int slot) {
-    const T* column = x + int64_t(slot) * capacity;
+    const T* column = slot_x(slot);
     T* u = slot_u(slot);
     int32_t *number = slot_order(slot), *begin = slot_offset(slot);
     begin[0] = 0;
