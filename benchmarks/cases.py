@@ -59,6 +59,10 @@ CASES = (
     Case("kan-20", "kan", 512, 128, 128, n=4, segments=20),
 )
 
+SWEEP = tuple(
+    Case(f"segments-{m}", "continuous", 512, 128, 128, n=4, segments=m) for m in (2, 4, 8, 16, 32, 64)
+)  # time against segments
+
 
 def named(names: list[str] | None) -> tuple[Case, ...]:
     """The cases of those names, all of them for None; ValueError lists the names there are."""

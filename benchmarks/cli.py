@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .cases import CASES, Case, named
-from .plot import draw
+from . import rates
+from .cases import CASES, SWEEP, Case, named
+from .plot import draw, draw_sweep
 from .report import tables
 from .runner import Settings, run, ticks
 from .stamp import ROOT, in_checkout, today
@@ -28,11 +30,21 @@ def main(argv: list[str] | None = None) -> None:
         options.rounds or default.rounds, default.budget, default.memory and not options.no_memory
     )
     device = torch.device(options.device)
-    output = options.output or default_output(device)
+    output = options.output or default_output(device, options.what)
     console = Console()
-    result = with_progress(named(options.cases), settings, device, console)
+    if options.what == "rates":
+        with console.status("rates") as status:
+            found = rates.measure(
+                settings.rounds, settings.budget, lambda part: status.update(f"rates: {part}")
+            )
+        console.print(rates.table(found, output.name), highlight=False, soft_wrap=True)
+        _write_json(found, output)
+        console.print(f"wrote {output}", style="dim", highlight=False)
+        return
+    sweep = options.what == "segments"
+    result = with_progress(SWEEP if sweep else named(options.cases), settings, device, console)
     console.print(tables(result))
-    for path in write(result, output):
+    for path in write(result, output, draw_sweep if sweep else draw):
         console.print(f"wrote {path}", style="dim", highlight=False)
 
 
@@ -46,18 +58,25 @@ def with_progress(
         return run(cases, settings, device, lambda text: progress.update(task, advance=1, description=text))
 
 
-def write(result: dict[str, Any], output: Path) -> tuple[Path, Path]:
-    """Write the result as JSON to output, and its plot with the ending .png beside it."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+def write(
+    result: dict[str, Any], output: Path, picture: Callable[[dict[str, Any], Path], None] = draw
+) -> tuple[Path, Path]:
+    """Write the result as JSON to output, and its picture with the ending .png beside it."""
+    _write_json(result, output)
     plot = output.with_suffix(".png")
-    draw(result, plot)
+    picture(result, plot)
     return output, plot
 
 
-def default_output(device: torch.device) -> Path:
-    """benchmarks/results/DATE-cpu.json (or -gpu) in a checkout, else the same file name here."""
-    name = f"{today()}-{'cpu' if device.type == 'cpu' else 'gpu'}.json"
+def _write_json(result: dict[str, Any], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def default_output(device: torch.device, what: str = "cases") -> Path:
+    """benchmarks/results/DATE-cpu.json (or gpu, or with -WHAT) in a checkout, else the same name here."""
+    kind = "cpu" if device.type == "cpu" else "gpu"
+    name = f"{today()}-{kind}{'' if what == 'cases' else f'-{what}'}.json"
     return ROOT / "benchmarks" / "results" / name if in_checkout() else Path(name)
 
 
@@ -67,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add = parser.add_argument
     add("--cases", nargs="+", metavar="NAME", choices=known, help=f"some of {', '.join(known)}")
+    add(
+        "--what",
+        default="cases",
+        choices=("cases", "segments", "rates"),
+        help="the cases; time against segments; the kernels' rates, dtypes, threads, one row (CPU)",
+    )
     add("--rounds", type=_positive, help="rounds of alternation (15; 3 with --quick)")
     add("--threads", type=_positive, help="threads that torch may use (its own choice)")
     add("--device", default=device, help=f"where to measure ({device})")

@@ -50,6 +50,41 @@ def draw(result: dict[str, Any], path: Path) -> None:
     plot.savefig(path)
 
 
+def draw_sweep(result: dict[str, Any], path: Path) -> None:
+    """Write the time of every contender against the number of segments as a PNG."""
+    plot = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(plot)
+    axes = plot.subplots(1, 2, sharey=True)
+    names: dict[str, str] = {}
+    for ax, (title, value) in zip(axes, (("forward", _forward), ("forward + backward", _both)), strict=True):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for measured in result["cases"]:
+            for entry in measured["contenders"]:
+                if "not_measured" not in entry:
+                    names[entry["name"]] = label(entry)
+                    time = value(entry)
+                    assert time is not None
+                    lines.setdefault(entry["name"], []).append((measured["case"]["segments"], time))
+        for name, points in lines.items():
+            style = {"color": COLOURS.get(name, "#444444"), "linewidth": 2.4 if name == "ours" else 1.4}
+            ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=names[name], **style)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.set_xlabel("segments")
+        ax.set_title(f"{title}, ms", loc="left", fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="#e4e4e4", linewidth=0.6)
+    plot.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=5, frameon=False, fontsize=8
+    )
+    sizes, terms = shape(result["cases"][0]["case"])
+    about = f"continuous, {sizes}, {terms.partition(',')[0]}. {_footnote(result['stamp'])}"
+    plot.supxlabel(about, x=0.01, ha="left", fontsize=7.5, color="#555555")
+    plot.savefig(path)
+
+
 def _panel(ax: Axes, groups: Groups, value: Value) -> None:
     """Bars of one quantity on a logarithmic axis, each with its figure and its ratio to ours."""
     y = 0.0

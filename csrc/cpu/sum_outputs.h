@@ -88,8 +88,14 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
         load_window<T, N, Q>(window, w + (p.basis.start[t] + j) * p.outputs + o, p.outputs, p.outputs - o);
         if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
         const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
-        auto add = j == 0 && o == 0 ? add_outputs<T, N, Q, true> : add_outputs<T, N, Q, false>;
-        add(window, order + begin[t], phi, tile.capacity, count, g.at(o), row_stride<T, Q>(), room.partial + begin[t]);
+        constexpr int64_t width = row_stride<T, Q>();
+        // not by a pointer to one of the two: the window would leave its registers
+        if (j == 0 && o == 0)
+          add_outputs<T, N, Q, true>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width,
+                                     room.partial + begin[t]);
+        else
+          add_outputs<T, N, Q, false>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width,
+                                      room.partial + begin[t]);
       });
     }
     T* to = room.columns + int64_t(k) * rows;

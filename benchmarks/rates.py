@@ -1,0 +1,216 @@
+"""How near the kernels are to a matrix product; segments, dtypes, threads, one row, Python around them."""
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import high_order_fused as hof
+from high_order_fused.backends import get, resolve
+from high_order_fused.functional import sum_batch, sum_inputs, sum_outputs
+from high_order_fused.operands import Operands
+
+from .cases import Case
+from .markdown import insert
+from .report import figure, machine
+from .rivals import data, ours
+from .stamp import stamp
+from .step import forward, forward_backward
+from .timing import Turn, alternate, gemm
+
+SEGMENTS = (1, 2, 4, 5, 8, 16, 20, 32, 64)
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+LARGE = Case("large", "continuous", 4096, 128, 128, n=4, segments=5)
+ROW = Case("row", "continuous", 1, 512, 512, n=4, segments=8)
+TINY = Case("tiny", "continuous", 2, 2, 2, n=3, segments=4)
+CPU = torch.device("cpu")
+Tick = Callable[[str], None]
+
+
+def measure(rounds: int, budget: float, tick: Tick) -> dict[str, Any]:
+    """All parts, as plain data for JSON. tick(what comes next) is called before each."""
+    parts: dict[str, Callable[[int, float], Any]] = {
+        "segments": _segments,
+        "dtypes": _dtypes,
+        "threads": _threads,
+        "one_row": _one_row,
+        "python": _python,
+    }
+    result: dict[str, Any] = {"stamp": stamp(CPU), "rounds": rounds}
+    for name, part in parts.items():
+        tick(name)
+        result[name] = part(rounds, budget)
+    return result
+
+
+def table(result: dict[str, Any], name: str) -> str:
+    """The figures as Markdown, with their source."""
+    lines = ["| segments | sum_inputs | sum_outputs | sum_batch | forward, ms | forward + backward, ms |"]
+    lines.append("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    for entry in result["segments"]:
+        rates = [
+            f"{entry[name]['rate_over_gemm']:.2f}" for name in ("sum_inputs", "sum_outputs", "sum_batch")
+        ]
+        times = [figure(entry[name]) for name in ("forward_ms", "forward_backward_ms")]
+        lines.append(f"| {' | '.join([str(entry['segments']), *rates, *times])} |")
+    row, python, threads = result["one_row"], result["python"], result["threads"]
+    dtypes = ", ".join(
+        f"{name} {entry['rate_over_float32']:.2f}"
+        for name, entry in result["dtypes"].items()
+        if name != "float32"
+    )
+    said = (
+        "Useful rate (2 B I O n) over that of a matrix product; batch 4096, 128 -> 128, n = 4, float32, "
+        "with two more segments beyond the interval; then the layer's times. Forward + backward at 5 "
+        f"segments: rate of other dtypes over float32's: {dtypes}; {threads['threads']} threads "
+        f"{threads['speedup']:.2f} times as fast as one. One row, 512 -> 512, 8 segments, no gradients: "
+        f"{row['warm_over_linear']:.1f} times nn.Linear warm, {row['cold_over_linear']:.1f} cold. "
+        f"A call without its kernel: {python['forward_us']:.0f} us without gradients, "
+        f"{python['graph_us']:.0f} us when recording. {machine(result['stamp'])}. "
+        f"Source: benchmarks/results/{name}"
+    )
+    return "\n".join([*lines, "", said])
+
+
+def _medians(calls: dict[str, Callable[[], object]], rounds: int, budget: float) -> dict[str, float]:
+    """Median seconds of calls in alternation."""
+    turns = {name: Turn(call, CPU) for name, call in calls.items()}
+    for turn in turns.values():
+        turn.calibrate(rounds, budget)
+    alternate(list(turns.values()), rounds)
+    return {name: statistics.median(turn.samples) for name, turn in turns.items()}
+
+
+def _segments(rounds: int, budget: float) -> list[dict[str, Any]]:
+    found = []
+    product, product_flop = gemm(CPU, torch.float32)
+    for segments in SEGMENTS:
+        case = replace(LARGE, kind="continuous" if segments > 1 else "polynomial", segments=segments)
+        layer, x, g = _built(case)
+        calls = {**_contractions(layer, x.detach()[None], g[None]), "gemm": product.call}
+        calls["forward"] = partial(forward, layer, x)
+        calls["forward_backward"] = partial(forward_backward, layer, x, g)
+        seconds = _medians(calls, rounds, budget)
+        rate = product_flop / seconds["gemm"]
+        entry: dict[str, Any] = {"segments": segments, "gemm_gflops": _rounded(rate / 1e9)}
+        for name in ("sum_inputs", "sum_outputs", "sum_batch"):
+            over = case.flop / seconds[name] / rate
+            entry[name] = {"ms": _rounded(1e3 * seconds[name]), "rate_over_gemm": _rounded(over)}
+        for name in ("forward", "forward_backward"):
+            entry[f"{name}_ms"] = _rounded(1e3 * seconds[name])
+        found.append(entry)
+    return found
+
+
+def _contractions(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, Callable[[], object]]:
+    """The layer's output, and the two gradients of its backward pass."""
+    w = next(layer.parameters()).detach()[None]
+    basis = _operands(layer, x)
+    steep = basis.derivative()
+    return {
+        "sum_inputs": lambda: sum_inputs(x, w, basis),
+        "sum_outputs": lambda: sum_outputs(x, w, steep, g),
+        "sum_batch": lambda: sum_batch(x, g, basis),
+    }
+
+
+def _dtypes(rounds: int, budget: float) -> dict[str, dict[str, float]]:
+    built = {dtype: _built(replace(LARGE, dtype=dtype)) for dtype in DTYPES}
+    seconds = _medians(
+        {name: partial(forward_backward, *all_of) for name, all_of in built.items()}, rounds, budget
+    )
+    return {
+        name: {
+            "forward_backward_ms": _rounded(1e3 * value),
+            "rate_over_float32": _rounded(seconds["float32"] / value),
+        }
+        for name, value in seconds.items()
+    }
+
+
+def _threads(rounds: int, budget: float) -> dict[str, Any]:
+    layer, x, g = _built(LARGE)
+    before = torch.get_num_threads()
+
+    def on(threads: int) -> Callable[[], object]:
+        def call() -> object:
+            torch.set_num_threads(threads)
+            return forward_backward(layer, x, g)
+
+        return call
+
+    try:
+        seconds = _medians({"one": on(1), "all": on(before)}, rounds, budget)
+    finally:
+        torch.set_num_threads(before)
+    return {"threads": before, "speedup": _rounded(seconds["one"] / seconds["all"])}
+
+
+def _one_row(rounds: int, budget: float) -> dict[str, float]:
+    """Warm: called again and again. Cold: with 128 MiB written in between, outside the time."""
+    layer, x, _ = _built(ROW)
+    linear = nn.Linear(ROW.in_features, ROW.out_features)
+    modules = {"ours": layer, "linear": linear}
+    warm = _medians({name: partial(forward, m, x) for name, m in modules.items()}, rounds, budget)
+    other = torch.zeros(2**25)
+    samples: dict[str, list[float]] = {name: [] for name in modules}
+    for _ in range(4 * rounds):
+        for name, module in modules.items():
+            other.add_(1)
+            turn = Turn(partial(forward, module, x), CPU)
+            turn.sample()
+            samples[name] += turn.samples
+    cold = {name: statistics.median(values) for name, values in samples.items()}
+    return {
+        "warm_us": _rounded(1e6 * warm["ours"]),
+        "warm_over_linear": _rounded(warm["ours"] / warm["linear"]),
+        "cold_us": _rounded(1e6 * cold["ours"]),
+        "cold_over_linear": _rounded(cold["ours"] / cold["linear"]),
+    }
+
+
+def _python(rounds: int, budget: float) -> dict[str, float]:
+    """A call of the smallest layer less the backend's own function: on one thread."""
+    layer, x, _ = _built(TINY)
+    w, rows = next(layer.parameters()).detach()[None], x.detach()[None]
+    basis = _operands(layer, rows)
+    backend = get(resolve(rows))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        calls: dict[str, Callable[[], object]] = {
+            "kernel": lambda: backend.sum_inputs(rows, w, None, basis),
+            "forward": lambda: forward(layer, x),
+            "graph": lambda: layer(x),
+        }
+        seconds = _medians(calls, 2 * rounds, budget)
+    finally:
+        torch.set_num_threads(before)
+    return {
+        f"{name}_us": _rounded(1e6 * (seconds[name] - seconds["kernel"])) for name in ("forward", "graph")
+    }
+
+
+def _built(case: Case) -> tuple[nn.Module, Tensor, Tensor]:
+    return ours(case, CPU), *data(case, CPU)
+
+
+def _operands(layer: nn.Module, x: Tensor) -> Operands:
+    assert isinstance(layer, hof.HighOrderLinear)
+    return layer.basis.operands(x.dtype, x.device)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+if __name__ == "__main__":
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    target.write_text(insert(target.read_text(), table(json.loads(source.read_text()), source.name)))
