@@ -11,7 +11,7 @@ NATIVE_SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all test-sanitize lint format bench clean
+.PHONY: help setup demo test test-all test-portable test-sanitize lint format bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,19 @@ test: $(READY) ## Run the tests, without those marked slow
 
 test-all: $(READY) ## Run every test
 	@$(PY) -m pytest -n $(JOBS) --benchmark-disable $(ARGS)
+
+# What other machines have: no vector instructions beyond the baseline, or no compiler.
+test-portable: $(READY) ## Run the tests of results on the baseline kernels, and without compiled kernels
+	@echo "==> Baseline kernels"
+	@$(PY) -m pytest -n $(JOBS) --isa baseline tests/test_conformance.py tests/test_golden.py tests/test_kan.py -k 'not reference'
+	@rm -rf build/portable && mkdir -p build/portable
+	@cp -r high_order_fused csrc benchmarks tests docs setup.py pyproject.toml README.md LICENSE build/portable/
+	@rm -f build/portable/high_order_fused/*.so
+	@echo "==> No compiled kernels"
+	@cd build/portable && HOF_NATIVE=0 $(abspath $(PY)) setup.py -q build_ext --inplace
+	@cd build/portable && $(abspath $(PY)) -c 'from high_order_fused.native import native_missing as why; assert why()'
+	@cd build/portable && $(abspath $(PY)) -m pytest -n $(JOBS) -p no:cacheprovider tests/test_native.py tests/test_golden.py \
+		tests/test_layers.py tests/test_kan.py tests/test_errors.py tests/test_fuse.py
 
 # A copy of the tree with sanitized kernels; leaks are Python's own and are not looked for.
 test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-behaviour sanitizers

@@ -3,6 +3,22 @@
 import pytest
 import torch
 
+from high_order_fused import cpu
+
+
+def pytest_addoption(parser):
+    parser.addoption("--isa", help="run the C++ kernels with these instructions: baseline, avx2 or avx512")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _isa(request):
+    isa = request.config.getoption("--isa")
+    if isa is None:
+        yield
+    else:
+        with cpu.use_isa(isa):
+            yield
+
 
 @pytest.fixture(autouse=True)
 def _strict():

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from high_order_fused.benchmarks import rates
 from high_order_fused.benchmarks.markdown import insert, table
 
 ROOT = Path(__file__).parent.parent
@@ -13,6 +14,12 @@ README = (ROOT / "README.md").read_text()
 def test_the_measured_table_is_the_one_of_its_source():
     source = ROOT / re.search(r"Source: (benchmarks/results/\S+\.json)", README)[1]
     assert insert(README, table(json.loads(source.read_text()), source.name)) == README
+
+
+def test_the_measured_rates_are_those_of_their_source():
+    text = (ROOT / "docs" / "performance.md").read_text()
+    source = ROOT / re.search(r"Source: (benchmarks/results/\S+\.json)", text)[1]
+    assert insert(text, rates.table(json.loads(source.read_text()), source.name)) == text
 
 
 def test_its_pictures_and_pages_exist():
