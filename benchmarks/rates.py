@@ -22,10 +22,11 @@ from .markdown import insert
 from .report import figure, machine
 from .rivals import data, ours
 from .stamp import stamp
-from .step import forward, forward_backward
+from .step import MODES, forward, forward_backward
 from .timing import Turn, alternate, gemm
 
 SEGMENTS = (1, 2, 4, 5, 8, 16, 20, 32, 64)
+CONTRACTIONS = ("sum_inputs", "sum_outputs", "sum_batch")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 LARGE = Case("large", "continuous", 4096, 128, 128, n=4, segments=5)
 ROW = Case("row", "continuous", 1, 512, 512, n=4, segments=8)
@@ -89,22 +90,26 @@ def _medians(calls: dict[str, Callable[[], object]], rounds: int, budget: float)
 
 
 def _segments(rounds: int, budget: float) -> list[dict[str, Any]]:
-    found = []
+    """All numbers of segments in one alternation, so that their times can be compared."""
     product, product_flop = gemm(CPU, torch.float32)
-    for segments in SEGMENTS:
-        case = replace(LARGE, kind="continuous" if segments > 1 else "polynomial", segments=segments)
+    calls: dict[str, Callable[[], object]] = {"gemm": product.call}
+    cases = [
+        replace(LARGE, kind="continuous" if count > 1 else "polynomial", segments=count) for count in SEGMENTS
+    ]
+    for case in cases:
         layer, x, g = _built(case)
-        calls = {**_contractions(layer, x.detach()[None], g[None]), "gemm": product.call}
-        calls["forward"] = partial(forward, layer, x)
-        calls["forward_backward"] = partial(forward_backward, layer, x, g)
-        seconds = _medians(calls, rounds, budget)
-        rate = product_flop / seconds["gemm"]
-        entry: dict[str, Any] = {"segments": segments, "gemm_gflops": _rounded(rate / 1e9)}
-        for name in ("sum_inputs", "sum_outputs", "sum_batch"):
-            over = case.flop / seconds[name] / rate
-            entry[name] = {"ms": _rounded(1e3 * seconds[name]), "rate_over_gemm": _rounded(over)}
-        for name in ("forward", "forward_backward"):
-            entry[f"{name}_ms"] = _rounded(1e3 * seconds[name])
+        parts = _contractions(layer, x.detach()[None], g[None])
+        parts |= {"forward": partial(forward, layer, x)}
+        parts |= {"forward_backward": partial(forward_backward, layer, x, g)}
+        calls |= {f"{name} {case.segments}": call for name, call in parts.items()}
+    seconds = _medians(calls, rounds, budget)
+    rate = product_flop / seconds["gemm"]
+    found = []
+    for case in cases:
+        times = {name: seconds[f"{name} {case.segments}"] for name in (*CONTRACTIONS, *MODES)}
+        entry: dict[str, Any] = {"segments": case.segments, "gemm_gflops": _rounded(rate / 1e9)}
+        entry |= {f"{name}_ms": _rounded(1e3 * time) for name, time in times.items()}
+        entry["rates"] = {name: _rounded(case.flop / times[name] / rate) for name in CONTRACTIONS}
         found.append(entry)
     return found
 

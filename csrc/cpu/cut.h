@@ -8,15 +8,20 @@ namespace HOF_VARIANT {
 
 inline int64_t divided(int64_t count, int64_t by) { return (count + by - 1) / by; }
 
+// Rows for at most cut.tiles tiles as equal as can be, by eights.
+template <class T>
+inline void set_equal_rows(const Problem<T>& p, Cut& cut) {
+  cut.rows = int(divided(divided(p.batch, std::max<int64_t>(cut.tiles, 1)), 8)) * 8;
+  cut.rows = std::max(cut.rows, 8);
+  cut.tiles = divided(p.batch, cut.rows);
+}
+
 // Tiles as equal as can be, a multiple of the threads where that costs no more tiles than threads.
 template <class T>
 inline Cut cut_rows(const Problem<T>& p, int threads) {
   Cut cut{};
-  cut.rows = tile_rows(p);
-  cut.tiles = divided(divided(p.batch, cut.rows), threads) * threads;
-  cut.rows = int(divided(p.batch, std::max<int64_t>(cut.tiles, 1)));
-  cut.rows = std::max(int(divided(cut.rows, 8)) * 8, 8);
-  cut.tiles = divided(p.batch, cut.rows);
+  cut.tiles = divided(divided(p.batch, tile_rows(p)), threads) * threads;
+  set_equal_rows(p, cut);
   return cut;
 }
 

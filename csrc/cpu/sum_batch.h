@@ -51,8 +51,8 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
 template <class T>
 inline Cut cut_inputs_for_sums(const Problem<T>& p, int threads) {
   Cut cut{};
-  cut.rows = tile_rows(p);
-  cut.tiles = divided(p.batch, cut.rows);
+  cut.tiles = divided(p.batch, tile_rows(p));
+  set_equal_rows(p, cut);
   const int64_t blocks = divided(p.inputs, SLOTS);
   cut.parts = std::clamp<int64_t>(divided(threads, std::max<int64_t>(p.groups, 1)), 1, std::max<int64_t>(blocks, 1));
   cut.part = std::max<int64_t>(divided(blocks, cut.parts), 1) * SLOTS;
