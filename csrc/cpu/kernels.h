@@ -22,6 +22,20 @@ inline void add_inputs(const Vector<T> (&w)[N][Q], const int32_t* order, const T
   }
 }
 
+// y[block] += sum_j phi[j] w[j, block], one row, from the coefficients as they lie; Whole: all outputs of it exist.
+template <class T, int N, int Q, bool Whole, class S>
+inline void add_row(const S* w, int64_t ld, int64_t valid, const T* phi, int64_t phi_ld, T* y) {
+  constexpr int L = Simd<T>::lanes;
+  Vector<T> a[Q];
+  for (int q = 0; q < Q; ++q) a[q] = load(y + q * L);
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q) {
+      const S* from = w + j * ld + q * L;
+      a[q] += (Whole ? load_as<T>(from) : load_some_as<T>(from, valid - q * L)) * phi[j * phi_ld];
+    }
+  for (int q = 0; q < Q; ++q) store(y + q * L, a[q]);
+}
+
 // v[j, block] += sum over rows of phi[j, row] g[row, block].
 template <class T, int N, int Q>
 inline void add_batch(Vector<T> (&v)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, const T* g,

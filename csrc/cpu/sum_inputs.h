@@ -46,31 +46,37 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       });
       continue;
     }
-    auto add = [&]<int N, int Q>(int k, int t, int j, int64_t o) {
-      const int begin = tile.slot_offset(k)[t], count = tile.slot_offset(k)[t + 1] - begin;
-      if (count == 0) return;
-      Vector<T> window[N][Q];
-      load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
-      if (t + 1 < tile.segments && chosen == GROUPED)
-        fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
-      add_inputs(window, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
-                 tile.capacity, count, y.at(o), row_stride<T, Q>());
-    };
     if (chosen == ROWS) {
       for (int k = 0; k < slots; ++k) {
-        const S* ahead = w + ((k + 1) * K + p.basis.start[tile.first_segment(std::min(k + 1, slots - 1))]) * p.outputs;
-        for (int t = 0; t < tile.segments; ++t)
-          if (tile.slot_offset(k)[t + 1] > tile.slot_offset(k)[t])
+        const int32_t* begin = tile.slot_offset(k);
+        for (int t = 0, r = 0; r < rows; ++t)
+          for (; r < begin[t + 1]; ++r) {
+            const S* window = w + (k * K + p.basis.start[t]) * p.outputs;
+            const int64_t at = tile.slot_order(k)[r];
             over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
-              fetch<T, N, Q, S>(ahead + j * p.outputs + o, p.outputs);
-              add.template operator()<N, Q>(k, t, j, o);
+              constexpr int64_t width = row_stride<T, Q>();
+              const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + r;
+              const S* from = window + j * p.outputs + o;
+              if (outputs - o >= width)
+                add_row<T, N, Q, true>(from, p.outputs, width, phi, tile.capacity, y.at(o) + at * width);
+              else
+                add_row<T, N, Q, false>(from, p.outputs, outputs - o, phi, tile.capacity, y.at(o) + at * width);
             });
+          }
       }
       continue;
     }
     over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
       for (int k = 0; k < slots; ++k)
-        for (int t = 0; t < tile.segments; ++t) add.template operator()<N, Q>(k, t, j, o);
+        for (int t = 0; t < tile.segments; ++t) {
+          const int begin = tile.slot_offset(k)[t], count = tile.slot_offset(k)[t + 1] - begin;
+          if (count == 0) continue;
+          Vector<T> window[N][Q];
+          load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+          if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+          add_inputs(window, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
+                     tile.capacity, count, y.at(o), row_stride<T, Q>());
+        }
     });
   }
 

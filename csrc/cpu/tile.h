@@ -33,6 +33,7 @@ struct Tile {
   int32_t* order;    // [slot][capacity]: row numbers, segment after segment
   int32_t* offset;   // [slot][segments + 1]: where each segment's rows begin
   T *x, *u;          // [slot][capacity]: x as it comes, then local coordinates; x sorted
+  T* of_row;         // features of one row
   int32_t *segment, *place;  // of each row; where the next row of a segment goes, for each quarter of the rows
 
   void lay(const Basis<T>& basis, int rows_at_most, Arena& arena) {
@@ -46,6 +47,7 @@ struct Tile {
     u = arena.take<T>(int64_t(SLOTS) * capacity);
     segment = arena.take<int32_t>(capacity);
     place = arena.take<int32_t>(4 * segments);
+    of_row = arena.take<T>(basis.m);
   }
 
   T* slot_phi(int slot) const { return phi + int64_t(slot) * n * capacity; }
@@ -174,10 +176,12 @@ struct Tile {
       for (; r < begin[t + 1]; ++r) {
         const T* table = basis.table + input * basis.table_stride + t * basis.table_segment_stride;
         const T v = basis.frozen(t) ? T(0) : 2 * ((u[r] - knots[t]) / (knots[t + 1] - knots[t])) - 1;
-        for (int j = 0; j < n; ++j) to[j * capacity + r] = 0;
-        features<T>(basis.kind, basis.m, v, [&](int f, T feature) {
-          for (int j = 0; j < n; ++j) to[j * capacity + r] += feature * table[j * basis.m + f];
-        });
+        features<T>(basis.kind, basis.m, v, [&](int f, T feature) { of_row[f] = feature; });
+        for (int j = 0; j < n; ++j) {
+          T value = 0;
+          for (int f = 0; f < basis.m; ++f) value += of_row[f] * table[j * basis.m + f];
+          to[j * capacity + r] = value;
+        }
       }
   }
 
