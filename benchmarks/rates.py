@@ -56,10 +56,8 @@ def table(result: dict[str, Any], name: str) -> str:
     lines = ["| segments | sum_inputs | sum_outputs | sum_batch | forward, ms | forward + backward, ms |"]
     lines.append("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for entry in result["segments"]:
-        rates = [
-            f"{entry[name]['rate_over_gemm']:.2f}" for name in ("sum_inputs", "sum_outputs", "sum_batch")
-        ]
-        times = [figure(entry[name]) for name in ("forward_ms", "forward_backward_ms")]
+        rates = [f"{entry['rates'][name]:.2f}" for name in CONTRACTIONS]
+        times = [figure(entry[f"{name}_ms"]) for name in MODES]
         lines.append(f"| {' | '.join([str(entry['segments']), *rates, *times])} |")
     row, python, threads = result["one_row"], result["python"], result["threads"]
     dtypes = ", ".join(
