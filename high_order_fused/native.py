@@ -1,7 +1,7 @@
 """The compiled parts, where they are there: an operator library and a module of build facts."""
 
-import importlib
 import importlib.util
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 import torch
@@ -22,17 +22,26 @@ def native_missing() -> str | None:
     return "; ".join(f"{' and '.join(names)}: {why}" for why, names in parts.items()) or None
 
 
-def _load_operators() -> None:
-    """Load the operator library into torch; raises whatever the loader does."""
-    spec = importlib.util.find_spec(f"{__package__}._C")
+def _spec(part: str) -> ModuleSpec:
+    """A part beside this file: an editable installation would also offer that of another checkout."""
+    spec = PathFinder.find_spec(f"{__package__}.{part}", [str(Path(__file__).parent)])
     if spec is None or spec.origin is None:
         raise FileNotFoundError("not built")
-    torch.ops.load_library(spec.origin)
+    return spec
+
+
+def _load_operators() -> None:
+    """Load the operator library into torch; raises whatever the loader does."""
+    torch.ops.load_library(str(_spec("_C").origin))
 
 
 def _load_facts() -> dict[str, str]:
     """Return the facts of the facts module; raises whatever the import does."""
-    facts: dict[str, str] = importlib.import_module(f"{__package__}._native").facts()
+    spec = _spec("_native")
+    module = importlib.util.module_from_spec(spec)
+    assert spec.loader is not None
+    spec.loader.exec_module(module)
+    facts: dict[str, str] = module.facts()
     return facts
 
 
