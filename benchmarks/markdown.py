@@ -20,8 +20,8 @@ def table(result: dict[str, Any], name: str) -> str:
     ours = next(entry for entry in result["cases"][0]["contenders"] if entry["name"] == "ours")
     gemm = [entry["gemm_gflops"] for entry in result["cases"]]
     note = (
-        f"Forward + backward, medians in alternation, and peak memory of a step after the first (our threads keep "
-        f"scratch of a MiB or so each, not counted); rivals as multiples of ours. "
+        "Forward + backward, medians in alternation, and peak memory of a step after the first (our threads "
+        "keep scratch of a MiB or so each, not counted); rivals as multiples of ours. "
         f"{machine(result['stamp'])}, {label(ours)}; a shared machine, "
         f"whose own matrix product ran at {min(gemm):.0f} to "
         f"{max(gemm):.0f} GFLOP/s meanwhile. Source: benchmarks/results/{name}"
