@@ -22,7 +22,12 @@ QUICK = Settings(rounds=3, budget=0.05, memory=False)
 
 def main(argv: list[str] | None = None) -> None:
     """Measure our layers and their rivals, print tables, write a JSON file and a plot beside it."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.what != "cases" and options.cases:
+        parser.error(f"--cases has no meaning with --what {options.what}")
+    if options.what == "rates":
+        options.device = "cpu"
     if options.threads:
         torch.set_num_threads(options.threads)
     default = QUICK if options.quick else Settings()

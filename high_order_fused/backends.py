@@ -27,6 +27,9 @@ class Packing(NamedTuple):
     gradients: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+Gradients = Callable[[Tensor, Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
+
+
 @dataclass(frozen=True)
 class Backend:
     """The three contractions of the form on some devices.
@@ -37,7 +40,7 @@ class Backend:
     packing: by which coefficients are packed; None for a backend that reads them with any strides.
     gradients(x, w, g, s, basis): sum_outputs over the derivative of basis, and sum_batch; None for a backend
     that has nothing better than one after the other.
-    choice(contraction, x, w, basis): in words, how "sum_inputs", "sum_outputs" or "sum_batch" would run.
+    choice(contraction, x, w, basis): in words, how one of the functions above, given by its name, would run.
     """
 
     name: str
@@ -47,11 +50,8 @@ class Backend:
     refuses: Callable[[Tensor], str | None]
     detail: str
     packing: Packing | None = None
-    gradients: "Gradients | None" = None
+    gradients: Gradients | None = None
     choice: Callable[[str, Tensor, Tensor, Operands], str] | None = None
-
-
-Gradients = Callable[[Tensor, Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
 
 
 class Status(NamedTuple):

@@ -62,12 +62,20 @@ def _contract(
 
 def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
     """Strategy and tiles of a contraction of x and w, in words; the cost model is csrc/cpu/choice.h."""
-    number = ("sum_inputs", "sum_outputs", "sum_batch").index(contraction)
+    together = contraction == "gradients"  # cut as sum_batch is
+    number = ("sum_inputs", "sum_outputs", "sum_batch").index("sum_batch" if together else contraction)
     narrow = w.dtype not in _NATIVE
     chosen = torch.ops.high_order_fused.cpu_choice.default(
         number, x, w.shape[-1], narrow, *basis.tensors, [*basis.layout], _isa
     )
     strategy, rows, units, scratch = chosen.tolist()
+    if together:
+        enough = units >= torch.get_num_threads()
+        return (
+            "in one pass, cut as sum_batch"
+            if enough
+            else "one after the other: too few inputs for all threads"
+        )
     threads = min(units, torch.get_num_threads())
     return (
         f"{_STRATEGIES[strategy]}; tiles of {rows} rows, {units} {'unit' if units == 1 else 'units'} on "

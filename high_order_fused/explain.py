@@ -98,4 +98,6 @@ def _described(
     for name, contraction in _STEPS.items():
         how = backend.choice(contraction, x, w, basis) if backend.choice else "as written in reference.py"
         steps[name] = f"{contraction}, {how}"
+    if backend.gradients and backend.choice:
+        steps["both gradients"] = f"gradients, {backend.choice('gradients', x, w, basis)}"
     return Call(module, f"{backend.name} ({backend.detail})", sizes, steps)

@@ -29,12 +29,10 @@ def pack(weight: Tensor, basis: Basis, fold: bool = False) -> tuple[Tensor, Basi
 
 def contiguous(w: Tensor, packing: Packing) -> Tensor:
     """w [E, I, K, O], contiguous; where outputs come first in memory, as in the peers' layers, transposed."""
-    first = None if w.is_contiguous() else _outputs_first(w)
-    if first is None:
-        return w.contiguous()
     if plain((w,)) and not (w.requires_grad and torch.is_grad_enabled()):
-        return packing.transpose(first, None).view(w.shape)
-    return cast(Tensor, _transposed(first)).view(w.shape)
+        return packed(w, None, packing)
+    first = None if w.is_contiguous() else _outputs_first(w)
+    return w.contiguous() if first is None else cast(Tensor, _transposed(first)).view(w.shape)
 
 
 def packed(w: Tensor, gain: Tensor | None, packing: Packing | None) -> Tensor:

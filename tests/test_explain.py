@@ -44,6 +44,18 @@ def test_many_rows_are_cut_for_all_threads():
         torch.set_num_threads(before)
 
 
+@needs_native
+def test_both_gradients_are_explained_together():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for inputs, said in ((2, "gradients, in one pass"), (1, "gradients, one after the other")):
+            layer = hof.HighOrderLinear(inputs, 8, hof.bases.lagrange(3))
+            assert words(layer, torch.rand(9, inputs), "both gradients").startswith(said)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_every_call_of_a_network_by_name():
     model = nn.Sequential(nn.Linear(5, 4), hof.kan.KAN([4, 3, 2]), nn.ReLU())
     with hof.use_backend("reference"):
