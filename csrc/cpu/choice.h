@@ -15,6 +15,9 @@ enum Strategy {
   ROWS = 2,     // about a row for each segment or less: coefficients in the order they lie in, each read once
 };
 
+// With so many segments that have rows it is faster to pick each one's rows by vectors than to count them.
+constexpr int FEW_SEGMENTS = 10;
+
 // Sorting pays from about one row a segment; up to 8 rows nothing is worth preparing.
 template <class T>
 bool few_rows(const Problem<T>& p) {

@@ -10,38 +10,39 @@ namespace HOF_VARIANT {
 
 // v: the problem of sum_batch; r: that of sum_outputs, of the same x and g.
 template <class T>
+struct GradientsScratch {
+  BatchScratch<T> batch;
+  T* by_columns;
+  OutputsRoom<T> room;
+
+  GradientsScratch(const Problem<T>& v, const Problem<T>& r, const Cut& cut, Arena& arena) : batch(v, cut, arena) {
+    by_columns = arena.take<T>(v.basis.product() ? packed_outputs(v, cut.rows) : 0);
+    room.lay(r, cut.rows, arena);
+  }
+};
+
+template <class T>
 Cut cut_gradients(const Problem<T>& v, const Problem<T>& r, int threads) {
-  Cut cut = cut_inputs_for_sums(v, threads);
-  Arena arena{nullptr};
-  Tile<T>().lay(v.basis, cut.rows, arena);
-  arena.take<T>(packed_outputs(v, cut.rows));
-  arena.take<T>(v.basis.product() ? packed_outputs(v, cut.rows) : 0);
-  lay_sums(v, arena);
-  OutputsRoom<T>().lay(r, cut.rows, arena);
-  cut.scratch = arena.next - static_cast<char*>(nullptr);
+  Cut cut = cut_by_inputs(v, threads);
+  cut.scratch = bytes_of<GradientsScratch<T>>(v, r, cut);
   return cut;
 }
 
 template <class T, class S>
 void run_gradients(const Problem<T>& v, const Problem<T>& r, const S* coefficients, const Cut& cut, int64_t unit,
                    char* scratch) {
-  const bool single = v.basis.product();
-  Arena arena{scratch};
-  Tile<T> tile;
-  tile.lay(v.basis, cut.rows, arena);
-  T* by_rows = arena.take<T>(packed_outputs(v, cut.rows));
-  T* by_columns = arena.take<T>(single ? packed_outputs(v, cut.rows) : 0);
-  T* sums = lay_sums(v, arena);
-  OutputsRoom<T> room;
-  room.lay(r, cut.rows, arena);
+  const bool product = v.basis.product();
+  Arena arena{reinterpret_cast<uintptr_t>(scratch)};
+  GradientsScratch<T> own(v, r, cut, arena);
+  Tile<T>& tile = own.batch.tile;
   Blocks<T> rows_of_g{}, columns_of_g{};
   over_tiles(
-      v, cut, unit, sums,
+      v, cut, unit, own.batch.sums,
       [&](int64_t e, int64_t row, int rows) {
         with_storage<T>(v.g, v.g_storage, [&](auto* stored) {
           const auto* g = stored + e * v.g_group + row * v.g_row;
-          rows_of_g = pack_rows<T>(g, v.g_row, rows, v.outputs, by_rows);
-          if (single) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, by_columns);
+          rows_of_g = pack_rows<T>(g, v.g_row, rows, v.outputs, own.batch.g);
+          if (product) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, own.by_columns);
         });
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* to) {
@@ -49,8 +50,8 @@ void run_gradients(const Problem<T>& v, const Problem<T>& r, const S* coefficien
         tile.prepare(v, e, row, rows, input, slots);
         add_tile(v, tile, rows_of_g, slots, to);
         tile.evaluate(r, input, slots);
-        outputs_of_tile(r, tile, single ? columns_of_g : rows_of_g, w, slots, room);
-        store_columns(r, e, row, rows, input, slots, room.columns);
+        outputs_of_tile(r, tile, product ? columns_of_g : rows_of_g, w, slots, own.room);
+        store_columns(r, e, row, rows, input, slots, own.room.columns);
       });
 }
 

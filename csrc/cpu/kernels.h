@@ -1,5 +1,6 @@
 // The three contractions over a sorted tile. A block of outputs of one window stays in registers while the rows of
-// its segment go by; with a single segment it is a blocked matrix product whose left factor is made on the fly.
+// its segment go by; where every window is all coefficients it is a blocked matrix product whose left factor is made
+// on the fly.
 #pragma once
 
 #include "tile.h"
@@ -119,7 +120,7 @@ inline void over_blocks(int n, int64_t outputs, F&& f) {
 
 inline int64_t padded(int64_t outputs, int lanes) { return (outputs + lanes - 1) / lanes * lanes; }
 
-// ---- one segment: blocks of rows (or functions) x outputs in registers
+// ---- products: blocks of rows (or functions) x outputs in registers
 
 // y[rows, block] += sum_k phi[k, rows] w[k, block]; Whole: all `width` outputs of the block exist. (A test in the
 // inner loop would push the block out of its registers.)

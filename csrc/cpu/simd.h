@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "choice.h"
+
 namespace hof {
 namespace HOF_VARIANT {
 
@@ -127,7 +129,7 @@ inline bool sort_few<float>(const int32_t* segment, const float* x, int rows, in
     seen = _mm512_or_si512(seen, _mm512_maskz_sllv_epi32(valid, one, _mm512_loadu_si512(segment + r)));
   }
   const uint32_t present = uint32_t(_mm512_reduce_or_epi32(seen));
-  if (__builtin_popcount(present) > 10) return false;
+  if (__builtin_popcount(present) > FEW_SEGMENTS) return false;
   int at = 0;
   for (int t = 0; t < segments; ++t) {
     offset[t] = at;

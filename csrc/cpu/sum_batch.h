@@ -49,7 +49,7 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
 
 // Parts of the inputs, of the same width for any number of rows.
 template <class T>
-inline Cut cut_inputs_for_sums(const Problem<T>& p, int threads) {
+inline Cut cut_by_inputs(const Problem<T>& p, int threads) {
   Cut cut{};
   cut.tiles = divided(p.batch, tile_rows(p));
   set_equal_rows(p, cut);
@@ -63,18 +63,21 @@ inline Cut cut_inputs_for_sums(const Problem<T>& p, int threads) {
 }
 
 template <class T>
-inline T* lay_sums(const Problem<T>& p, Arena& arena) {
-  return arena.take<T>(p.result_storage == Storage::SAME ? 0 : few_inputs(p) * p.basis.size * p.outputs);
-}
+struct BatchScratch {
+  Tile<T> tile;
+  T *g, *sums;
+
+  BatchScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
+    tile.lay(p.basis, cut.rows, arena);
+    g = arena.take<T>(packed_outputs(p, cut.rows));
+    sums = arena.take<T>(p.result_storage == Storage::SAME ? 0 : few_inputs(p) * p.basis.size * p.outputs);
+  }
+};
 
 template <class T>
 Cut cut_batch(const Problem<T>& p, int threads) {
-  Cut cut = cut_inputs_for_sums(p, threads);
-  Arena arena{nullptr};
-  Tile<T>().lay(p.basis, cut.rows, arena);
-  arena.take<T>(packed_outputs(p, cut.rows));
-  lay_sums(p, arena);
-  cut.scratch = arena.next - static_cast<char*>(nullptr);
+  Cut cut = cut_by_inputs(p, threads);
+  cut.scratch = bytes_of<BatchScratch<T>>(p, cut);
   return cut;
 }
 
@@ -113,22 +116,19 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, T* sum
 
 template <class T>
 void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
-  Arena arena{scratch};
-  Tile<T> tile;
-  tile.lay(p.basis, cut.rows, arena);
-  T* packed = arena.take<T>(packed_outputs(p, cut.rows));
-  T* sums = lay_sums(p, arena);
+  Arena arena{reinterpret_cast<uintptr_t>(scratch)};
+  BatchScratch<T> own(p, cut, arena);
   Blocks<T> g{};
   over_tiles(
-      p, cut, unit, sums,
+      p, cut, unit, own.sums,
       [&](int64_t e, int64_t row, int rows) {
         g = with_storage<T>(p.g, p.g_storage, [&](auto* stored) {
-          return pack_rows<T>(stored + e * p.g_group + row * p.g_row, p.g_row, rows, p.outputs, packed);
+          return pack_rows<T>(stored + e * p.g_group + row * p.g_row, p.g_row, rows, p.outputs, own.g);
         });
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* v) {
-        tile.prepare(p, e, row, rows, input, slots);
-        add_tile(p, tile, g, slots, v);
+        own.tile.prepare(p, e, row, rows, input, slots);
+        add_tile(p, own.tile, g, slots, v);
       });
 }
 

@@ -7,14 +7,21 @@ namespace hof {
 namespace HOF_VARIANT {
 
 template <class T>
+struct InputsScratch {
+  Tile<T> tile;
+  T* y;
+
+  InputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
+    tile.lay(p.basis, cut.rows, arena);
+    y = arena.take<T>(cut.rows * padded(std::min(cut.part, p.outputs), Simd<T>::lanes));
+  }
+};
+
+template <class T>
 Cut cut_inputs(const Problem<T>& p, int threads) {
   Cut cut = cut_rows(p, threads);
   cut_parts(p, cut, p.outputs, Simd<T>::width, threads);
-  const int64_t width = padded(std::min(cut.part, p.outputs), Simd<T>::lanes);
-  Arena arena{nullptr};
-  Tile<T>().lay(p.basis, cut.rows, arena);
-  arena.take<T>(cut.rows * width);
-  cut.scratch = arena.next - static_cast<char*>(nullptr);
+  cut.scratch = bytes_of<InputsScratch<T>>(p, cut);
   return cut;
 }
 
@@ -24,10 +31,10 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   const int64_t row = tile_number * cut.rows, first = unit % cut.parts * cut.part;
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
   const int64_t outputs = std::min(cut.part, p.outputs - first), K = p.basis.size;
-  Arena arena{scratch};
-  Tile<T> tile;
-  tile.lay(p.basis, cut.rows, arena);
-  Blocks<T> y{arena.take<T>(rows * padded(outputs, Simd<T>::lanes)), rows};
+  Arena arena{reinterpret_cast<uintptr_t>(scratch)};
+  InputsScratch<T> room(p, cut, arena);
+  Tile<T>& tile = room.tile;
+  const Blocks<T> y{room.y, rows};
   std::fill_n(y.data, rows * padded(outputs, Simd<T>::lanes), T(0));
 
   const Strategy chosen = strategy(p, SUM_INPUTS);

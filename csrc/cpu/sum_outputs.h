@@ -6,7 +6,7 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// One segment: t[k, row] = sum_o w[k, o] g[row, o] is a matrix product for all inputs of a tile; then r = sum_j phi t.
+// A product: t[k, row] = sum_o w[k, o] g[row, o] for all inputs of a tile; then r = sum_j phi t.
 
 template <class T, class S>
 inline Blocks<T> pack_columns(const S* from, int64_t ld, int rows, int64_t outputs, T* to) {
@@ -55,7 +55,7 @@ inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int slots
   });
 }
 
-// What a tile needs besides: partial sums of its rows (one segment: the products t), and its results by columns.
+// What a tile needs besides: partial sums of its rows (of a product: t), and its results by columns.
 template <class T>
 struct OutputsRoom {
   Vector<T>* partial;
@@ -69,7 +69,7 @@ struct OutputsRoom {
   }
 };
 
-// room.columns[slot * rows + row] of a tile that is evaluated; g by columns if there is a single segment, else by rows.
+// room.columns[slot * rows + row] of a tile that is evaluated; g by columns for a product, else by rows.
 template <class T, class S>
 inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, const S* coefficients,
                             int slots, const OutputsRoom<T>& room) {
@@ -128,14 +128,23 @@ inline void store_columns(const Problem<T>& p, int64_t e, int64_t row, int rows,
 }
 
 template <class T>
+struct OutputsScratch {
+  Tile<T> tile;
+  T* g;
+  OutputsRoom<T> room;
+
+  OutputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
+    tile.lay(p.basis, cut.rows, arena);
+    g = arena.take<T>(packed_outputs(p, cut.rows));
+    room.lay(p, cut.rows, arena);
+  }
+};
+
+template <class T>
 Cut cut_outputs(const Problem<T>& p, int threads) {
   Cut cut = cut_rows(p, threads);
   cut_parts(p, cut, p.inputs, SLOTS, threads);
-  Arena arena{nullptr};
-  Tile<T>().lay(p.basis, cut.rows, arena);
-  arena.take<T>(packed_outputs(p, cut.rows));
-  OutputsRoom<T>().lay(p, cut.rows, arena);
-  cut.scratch = arena.next - static_cast<char*>(nullptr);
+  cut.scratch = bytes_of<OutputsScratch<T>>(p, cut);
   return cut;
 }
 
@@ -145,22 +154,19 @@ void run_outputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int
   const int64_t row = tile_number * cut.rows, first = unit % cut.parts * cut.part;
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
   const int64_t end = std::min(first + cut.part, p.inputs);
-  Arena arena{scratch};
-  Tile<T> tile;
-  tile.lay(p.basis, cut.rows, arena);
-  T* packed = arena.take<T>(packed_outputs(p, cut.rows));
-  OutputsRoom<T> room;
-  room.lay(p, cut.rows, arena);
+  Arena arena{reinterpret_cast<uintptr_t>(scratch)};
+  OutputsScratch<T> own(p, cut, arena);
+  Tile<T>& tile = own.tile;
   const Blocks<T> g = with_storage<T>(p.g, p.g_storage, [&](auto* stored) {
     const auto* cotangent = stored + e * p.g_group + row * p.g_row;
-    return p.basis.product() ? pack_columns<T>(cotangent, p.g_row, rows, p.outputs, packed)
-                            : pack_rows<T>(cotangent, p.g_row, rows, p.outputs, packed);
+    return p.basis.product() ? pack_columns<T>(cotangent, p.g_row, rows, p.outputs, own.g)
+                             : pack_rows<T>(cotangent, p.g_row, rows, p.outputs, own.g);
   });
   for (int64_t i = first; i < end; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, end - i));
     tile.prepare(p, e, row, rows, i, slots);
-    outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, slots, room);
-    store_columns(p, e, row, rows, i, slots, room.columns);
+    outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, slots, own.room);
+    store_columns(p, e, row, rows, i, slots, own.room.columns);
   }
 }
 

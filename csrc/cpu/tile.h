@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "problem.h"
 #include "choice.h"
+#include "problem.h"
 #include "storage.h"
 
 namespace hof {
@@ -16,14 +16,22 @@ constexpr int SLOTS = 16;    // inputs of a tile: a cache line of x
 
 // Bytes are handed out in lines, so that vectors do not straddle them.
 struct Arena {
-  char* next;
+  uintptr_t next;
   template <class U>
   U* take(int64_t count) {
-    char* p = next;
-    next += (count * int64_t(sizeof(U)) + 63) / 64 * 64;
-    return reinterpret_cast<U*>(p);
+    const uintptr_t here = next;
+    next += uintptr_t((count * int64_t(sizeof(U)) + 63) / 64 * 64);
+    return reinterpret_cast<U*>(here);
   }
 };
+
+// Bytes of a Scratch, which lays itself out from the same arguments when it is used.
+template <class Scratch, class... Arguments>
+inline int64_t bytes_of(const Arguments&... arguments) {
+  Arena arena{0};
+  [[maybe_unused]] const Scratch laid(arguments..., arena);
+  return int64_t(arena.next);
+}
 
 template <class T>
 struct Tile {
@@ -110,11 +118,11 @@ struct Tile {
   void scale(const Problem<T>& p, int64_t e, int64_t row, int64_t input, int slots) {
     for (int k = 0; k < slots; ++k) {
       const int32_t* number = slot_order(k);
-      const bool moved = p.basis.product();
+      const bool by_row = p.basis.product();
       T* __restrict factor = few_rows(p) ? slot_x(k) : slot_u(k);  // the one that is not needed again
       with_storage<T>(p.s, p.x_storage, [&](auto* stored) {
         const auto* s = stored + e * p.s_group + row * p.s_row + (input + k) * p.s_input;
-        for (int r = 0; r < rows; ++r) factor[r] = value_as<T>(s[(moved ? r : number[r]) * p.s_row]);
+        for (int r = 0; r < rows; ++r) factor[r] = value_as<T>(s[(by_row ? r : number[r]) * p.s_row]);
       });
       for (int j = 0; j < n; ++j) {
         T* __restrict values = slot_phi(k) + int64_t(j) * capacity;
