@@ -15,19 +15,11 @@ from torch import Tensor
 from . import native, reference
 from .operands import Operands
 
-
-class Packing(NamedTuple):
-    """How a backend turns rows into columns, for coefficients whose outputs come first.
-
-    transpose(matrix, factor): [..., r, c] to [..., c, r], contiguous; factor [..., r, i], or None, multiplies
-    each c / i columns of a row. gradients(cotangent, matrix, factor): of matrix and factor.
-    """
-
-    transpose: Callable[[Tensor, Tensor | None], Tensor]
-    gradients: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-Gradients = Callable[[Tensor, Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
+Link = Callable[[Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
+LinkGradients = Callable[
+    [Tensor, Tensor, Tensor, Tensor, Tensor | None, Operands, bool, bool],
+    tuple[Tensor | None, Tensor | None, Tensor | None],
+]
 
 
 @dataclass(frozen=True)
@@ -37,9 +29,13 @@ class Backend:
     sum_inputs(x, w, s, basis), sum_outputs(x, w, g, basis), sum_batch(x, g, s, basis): as in reference.py.
     refuses(x): why it cannot take tensors like x (device, dtype), or None.
     detail: instruction set or device, for `backends()`.
-    packing: by which coefficients are packed; None for a backend that reads them with any strides.
-    gradients(x, w, g, s, basis): sum_outputs over the derivative of basis, and sum_batch; None for a backend
-    that has nothing better than one after the other.
+    transpose(matrix): [..., r, c] to [..., c, r], contiguous, by which coefficients are packed; None for a
+    backend that reads them with any strides.
+    link(x, weight, gain, basis): sum_inputs of weight times gain, both with any strides, and w, the same
+    packed; groups are an axis of all tensors or of none. None for a backend with nothing better than one
+    after the other.
+    link_gradients(g, x, w, weight, gain, basis, of_x, of_weight): the gradients of x, weight and gain that
+    are wanted, from that of link's output.
     choice(contraction, x, w, basis): in words, how one of the functions above, given by its name, would run.
     """
 
@@ -49,8 +45,9 @@ class Backend:
     sum_batch: Callable[[Tensor, Tensor, Tensor | None, Operands], Tensor]
     refuses: Callable[[Tensor], str | None]
     detail: str
-    packing: Packing | None = None
-    gradients: Gradients | None = None
+    transpose: Callable[[Tensor], Tensor] | None = None
+    link: Link | None = None
+    link_gradients: LinkGradients | None = None
     choice: Callable[[str, Tensor, Tensor, Operands], str] | None = None
 
 

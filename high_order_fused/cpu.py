@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .backends import Backend, Packing, register
+from .backends import Backend, register
 from .checks import choice as one_of
 from .operands import Operands
 
@@ -36,15 +36,34 @@ def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor
     return _contract(_SUM_BATCH, x, None, g, s, basis)
 
 
-def gradients(x: Tensor, w: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> tuple[Tensor, Tensor]:
-    """As sum_outputs over the derivative of basis, and sum_batch, to the bit."""
-    tensors = basis.derivative().tensors  # with a table of one order more
+def link(x: Tensor, weight: Tensor, gain: Tensor | None, basis: Operands) -> tuple[Tensor, Tensor]:
+    """As backends.Backend says: the output, and the coefficients as they were packed."""
+    y, w = torch.ops.high_order_fused.cpu_link.default(x, weight, gain, *basis.tensors, [*basis.layout], _isa)
+    return y, w
+
+
+def link_gradients(
+    g: Tensor,
+    x: Tensor,
+    w: Tensor,
+    weight: Tensor,
+    gain: Tensor | None,
+    basis: Operands,
+    of_x: bool,
+    of_weight: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """As backends.Backend says; both at once in one pass over the rows, to the bit as one after the other."""
     if g.stride(-1) != 1:
         g = g.contiguous()
-    slope, v = torch.ops.high_order_fused.cpu_gradients.default(
-        x, w.contiguous(), g, s, *tensors, [*basis.layout], _isa
+    tensors = basis.derivative().tensors if of_x else basis.tensors  # with a table of one order more
+    slope, v, scales = torch.ops.high_order_fused.cpu_link_gradients.default(
+        g, x, w, weight, gain, *tensors, [*basis.layout], _isa, of_x, of_weight
     )
-    return slope, v
+    return (
+        slope if of_x else None,
+        v if of_weight else None,
+        scales if of_weight and gain is not None else None,
+    )
 
 
 def _contract(
@@ -98,30 +117,12 @@ def use_isa(name: str) -> Iterator[None]:
         _isa = before
 
 
-def transpose(matrix: Tensor, factor: Tensor | None = None) -> Tensor:
-    """[..., r, c] to [..., c, r], contiguous; factor [..., r, i] multiplies each c / i columns of a row."""
+def transpose(matrix: Tensor) -> Tensor:
+    """[..., r, c] to [..., c, r], contiguous."""
     if matrix.dtype not in _NATIVE:
-        return _scaled(matrix, factor).mT.contiguous()
-    factor = None if factor is None else factor.contiguous()
-    result: Tensor = torch.ops.high_order_fused.cpu_transpose.default(matrix.contiguous(), factor, _isa)
+        return matrix.mT.contiguous()
+    result: Tensor = torch.ops.high_order_fused.cpu_transpose.default(matrix.contiguous(), _isa)
     return result
-
-
-def transpose_gradients(cotangent: Tensor, matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of matrix [..., r, c] and factor [..., r, i] of `transpose`, cotangent [..., c, r]."""
-    if matrix.dtype not in _NATIVE:
-        g = cotangent.mT
-        by_input = (g * matrix).unflatten(-1, (factor.shape[-1], -1))
-        return _scaled(g, factor), by_input.sum(-1)
-    tensors = (cotangent.contiguous(), matrix.contiguous(), factor.contiguous())
-    of_matrix, of_factor = torch.ops.high_order_fused.cpu_transpose_gradients.default(*tensors, _isa)
-    return of_matrix, of_factor
-
-
-def _scaled(matrix: Tensor, factor: Tensor | None) -> Tensor:
-    if factor is None:
-        return matrix
-    return matrix * factor.repeat_interleave(matrix.shape[-1] // factor.shape[-1], -1)
 
 
 def _refuses(x: Tensor) -> str | None:
@@ -133,9 +134,9 @@ if native.native_missing() is None:
     _isa = torch.ops.high_order_fused.cpu_isa()
     library = torch.library.Library("high_order_fused", "IMPL")
     library.impl("transpose", transpose, "CPU")
-    for name in ("cpu_contract", "cpu_gradients", "cpu_transpose", "cpu_transpose_gradients"):
+    for name in ("cpu_contract", "cpu_link", "cpu_link_gradients", "cpu_transpose"):
         # they run below our own autograd; torch's default for operators without a rule costs 15 us a call
         library.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    packing = Packing(transpose, transpose_gradients)
     detail = f"C++, {ISAS[_isa]}"
-    register(Backend("cpu", sum_inputs, sum_outputs, sum_batch, _refuses, detail, packing, gradients, choice))
+    contractions = (sum_inputs, sum_outputs, sum_batch)
+    register(Backend("cpu", *contractions, _refuses, detail, transpose, link, link_gradients, choice))

@@ -1,18 +1,20 @@
-"""`link` where nothing but reverse mode watches: views, packing and kernels in one node of the graph.
+"""`link` where nothing but reverse mode watches: one node of the graph, one call of a backend that has it.
 
-Small layers spend their time between kernels; here that is one Function instead of one for each view. It
-knows no rule of its own: gradients are those of ops.py, and what is differentiated again is done there.
+Small layers spend their time between kernels; here that is one Function instead of one for each view and
+packing. It knows no rule of its own: what a backend does not do, or is differentiated again, is ops.py's.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .backends import get
-from .ops import Plan, Slots, form, gradients, kernel, plain
-from .packing import contiguous, packed, unpacked
+from .operands import Operands
+from .ops import Plan, Slots, form, gradients, plain
+from .packing import contiguous
 
 
 class Link(NamedTuple):
@@ -23,17 +25,20 @@ class Link(NamedTuple):
     scale: Tensor | None
     gain: Tensor | None
 
+    def rows(self, t: Tensor) -> Tensor:
+        """t [(E,) ..., n] with one axis of rows: [(E,) B, n]."""
+        lead = self.weight.dim() - 3
+        if t.dim() == lead + 2:
+            return t
+        return t.reshape(*t.shape[:lead], math.prod(t.shape[lead:-1]), t.shape[-1])
+
     def grouped(self) -> "Link":
         """The same as views with E and one axis of rows: [E, B, I], [E, I, K, O], [E, B, I], [E, I, O]."""
-        x, weight, scale, gain = self
-        if weight.dim() == 3:
-            weight, gain = weight.unsqueeze(0), None if gain is None else gain.unsqueeze(0)
-            if x.dim() == 2:
-                return Link(x.unsqueeze(0), weight, None if scale is None else scale.unsqueeze(0), gain)
-            shape = (1, math.prod(x.shape[:-1]), x.shape[-1])
-        else:
-            shape = (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-        return Link(x.reshape(shape), weight, None if scale is None else scale.reshape(shape), gain)
+        x, scale = self.rows(self.x), None if self.scale is None else self.rows(self.scale)
+        if self.weight.dim() == 4:
+            return Link(x, self.weight, scale, self.gain)
+        scale, gain = (None if t is None else t.unsqueeze(0) for t in (scale, self.gain))
+        return Link(x.unsqueeze(0), self.weight.unsqueeze(0), scale, gain)
 
 
 def evaluate(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
@@ -49,55 +54,67 @@ def evaluate(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
 
 
 def general(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
-    """The same by differentiable operations alone, for transforms, compilers and higher derivatives."""
-    x, w, s, gain = link.grouped()
-    y = form(plan, {"g": None, "s": s, "w": _packed(plan, w, gain)}, x, basis)
-    return y.reshape(*link.x.shape[:-1], w.shape[-1])
+    """The same by the operations of ops.py alone, for transforms, compilers and higher derivatives."""
+    x, weight, scale, gain = link.grouped()
+    y = form(plan, {"g": None, "s": scale, "w": _packed(plan, weight, gain)}, x, basis)
+    return y.reshape(*link.x.shape[:-1], weight.shape[-1])
 
 
-def _packed(plan: Plan, w: Tensor, gain: Tensor | None) -> Tensor:
-    packing = get(plan.backend).packing
-    w = w if gain is None else w * gain.unsqueeze(-2)
-    return w if packing is None else contiguous(w, packing)
+def _packed(plan: Plan, weight: Tensor, gain: Tensor | None) -> Tensor:
+    weight = weight if gain is None else weight * gain.unsqueeze(-2)
+    return contiguous(weight, get(plan.backend).transpose)
 
 
-def _forward(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    x, w, s, gain = link.grouped()
-    w = packed(w, gain, get(plan.backend).packing)
-    y = kernel(plan, {"g": None, "s": s, "w": w}, x, basis)
-    if link.x.dim() == 2:
-        return y.squeeze(0), w
-    return y.view(*link.x.shape[:-1], w.shape[-1]), w
+def _forward(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+    """The output, and the coefficients as the backend packed them, if it made the link in one call."""
+    x, weight, scale, gain = link
+    whole = get(plan.backend).link
+    if whole is None or scale is not None:
+        return general(plan, link, basis), None
+    y, w = whole(link.rows(x), weight, gain, Operands.of(basis, plan.layout))
+    return y if y.dim() == x.dim() else y.view(*x.shape[:-1], y.shape[-1]), w
 
 
 class _EagerLink(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, basis: tuple[Tensor, ...], *tensors: Any) -> Tensor:
-        link = Link(*tensors)
-        y, w = _forward(plan, link, basis)
+        y, w = _forward(plan, Link(*tensors), basis)
         ctx.plan, ctx.basis = plan, basis
-        ctx.save_for_backward(*link, w)
+        ctx.save_for_backward(*tensors, w)
         return y
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, w = ctx.saved_tensors
         plan, link, needs = ctx.plan, Link(*tensors), ctx.needs_input_grad[2:]
-        direct = plain((cotangent,)) and not torch.is_grad_enabled()
-        x, weight, s, gain = link.grouped()
-        slots: Slots = {"g": None, "s": s, "w": w if direct else _packed(plan, weight, gain)}
-        wanted = (False, needs[2], needs[0], needs[1] or needs[3])
-        rows = cotangent.reshape(*x.shape[:2], w.shape[-1])
-        found = gradients(plan, rows, slots, x, ctx.basis, wanted, kernel if direct else form)
-        of_w, of_gain = found["w"], None
-        if of_w is not None:
-            of_w, of_gain = unpacked(of_w, weight, gain, get(plan.backend).packing if direct else None)
-        grads = (found["x"], of_w, found["s"], of_gain)
-        return (
-            None,
-            None,
-            *(
-                grad.reshape(t.shape) if need and grad is not None and t is not None else None
-                for grad, need, t in zip(grads, needs, link, strict=True)
-            ),
+        grads: Sequence[Tensor | None]
+        if w is not None and plain((cotangent,)) and not torch.is_grad_enabled():
+            of_x, of_weight, _, of_gain = needs
+            whole = get(plan.backend).link_gradients
+            assert whole is not None
+            operands = Operands.of(ctx.basis, plan.layout)
+            g, x, weight, gain = link.rows(cotangent), link.rows(link.x), link.weight, link.gain
+            slope, of_w, scales = whole(g, x, w, weight, gain, operands, of_x, of_weight or of_gain)
+            grads = (slope, of_w, None, scales)
+        else:
+            grads = _gradients(plan, link, ctx.basis, cotangent, needs)
+        shaped = (
+            grad.reshape(t.shape) if need and grad is not None and t is not None else None
+            for grad, need, t in zip(grads, needs, link, strict=True)
         )
+        return None, None, *shaped
+
+
+def _gradients(
+    plan: Plan, link: Link, basis: tuple[Tensor, ...], cotangent: Tensor, needs: Sequence[bool]
+) -> Sequence[Tensor | None]:
+    """The gradients of the tensors of a link, differentiable: those of `general`."""
+    x, weight, scale, gain = link.grouped()
+    slots: Slots = {"g": None, "s": scale, "w": _packed(plan, weight, gain)}
+    of_x, of_weight, of_scale, of_gain = needs
+    g = cotangent.reshape(*x.shape[:2], weight.shape[-1])
+    found = gradients(plan, g, slots, x, basis, (False, of_scale, of_x, of_weight or of_gain))
+    v, scales = found["w"], None
+    if v is not None and gain is not None:
+        v, scales = v * gain.unsqueeze(-2), (v * weight).sum(-2)
+    return found["x"], v, found["s"], scales

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .backends import Backend, Packing, replaced
+from .backends import Backend, replaced
 from .operands import Operands
 
 
@@ -61,32 +61,36 @@ def explain(layer: nn.Module, x: Tensor) -> Explanation:
 
 
 def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backend]:
-    """Makes of a backend one that writes down its sum_inputs and its packing before they run."""
-    packed: list[str] = []
+    """Makes of a backend one that writes down its links before they run."""
 
     def watched(backend: Backend) -> Backend:
+        def note(x: Tensor, w: Tensor, basis: Operands, coefficients: str = "read as they lie") -> None:
+            calls.append(_described(names[-1] if names else "", backend, x, w, basis, coefficients))
+
         def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
-            calls.append(_described(names[-1] if names else "", backend, x, w, basis, packed))
-            packed.clear()
+            note(x, w, basis)
             return backend.sum_inputs(x, w, s, basis)
 
-        packing = backend.packing
-        if packing is not None:
-            inner = packing.transpose
+        whole = backend.link
+        if whole is None:
+            return replace(backend, sum_inputs=sum_inputs)
 
-            def transpose(matrix: Tensor, factor: Tensor | None) -> Tensor:
-                size = matrix.numel() * matrix.element_size() / 2**20
-                packed.append(f"outputs lie first: {size:.1f} MiB transposed at every call")
-                return inner(matrix, factor)
+        def link(x: Tensor, weight: Tensor, gain: Tensor | None, basis: Operands) -> tuple[Tensor, Tensor]:
+            rows, w = (x, weight) if x.dim() == 3 else (x.unsqueeze(0), weight.unsqueeze(0))
+            why = "multiplied by the gain" if gain is not None else None
+            why = why or (None if weight.is_contiguous() else "outputs do not lie last")
+            size = weight.numel() * weight.element_size() / 2**20
+            packed = "read as they lie" if why is None else f"{why}: {size:.1f} MiB packed at every call"
+            note(rows, w, basis, packed)
+            return whole(x, weight, gain, basis)
 
-            packing = Packing(transpose, packing.gradients)
-        return replace(backend, sum_inputs=sum_inputs, packing=packing)
+        return replace(backend, sum_inputs=sum_inputs, link=link)
 
     return watched
 
 
 def _described(
-    module: str, backend: Backend, x: Tensor, w: Tensor, basis: Operands, packed: list[str]
+    module: str, backend: Backend, x: Tensor, w: Tensor, basis: Operands, coefficients: str
 ) -> Call:
     groups, batch, inputs = x.shape
     size, n = w.shape[2], basis.tables.shape[-2]
@@ -94,10 +98,10 @@ def _described(
         f"{f'{groups} groups of ' if groups > 1 else ''}{batch} rows, {inputs} -> {w.shape[3]}, "
         f"{n} of {size} functions at a point, {str(w.dtype).removeprefix('torch.')}"
     )
-    steps = {"coefficients": packed[0] if packed else "read as they lie"}
+    steps = {"coefficients": coefficients}
     for name, contraction in _STEPS.items():
         how = backend.choice(contraction, x, w, basis) if backend.choice else "as written in reference.py"
         steps[name] = f"{contraction}, {how}"
-    if backend.gradients and backend.choice:
+    if backend.link and backend.choice:
         steps["both gradients"] = f"gradients, {backend.choice('gradients', x, w, basis)}"
     return Call(module, f"{backend.name} ({backend.detail})", sizes, steps)

@@ -67,9 +67,8 @@ def _contract(
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis)
     backend = resolve(x)
-    packing = get(backend).packing
-    if w is not None and packing is not None:
-        w = contiguous(w, packing)
+    if w is not None:
+        w = contiguous(w, get(backend).transpose)
     return form(Plan(missing, backend, basis.layout), {"g": g, "s": s, "w": w}, x, basis.tensors)
 
 
@@ -114,6 +113,8 @@ def _check_link(x: Tensor, weight: Tensor, scale: Tensor | None, gain: Tensor | 
     if gain is not None and gain.shape != (*weight.shape[:-2], weight.shape[-1]):
         needed = f"[{'groups, ' * grouped}in, out]"
         raise ValueError(f"gain: got shape {_shape(gain)}, needs {needed} of weight {_shape(weight)}")
+    if gain is not None and gain.dtype != weight.dtype:
+        raise TypeError(f"gain: got {gain.dtype}, needs that of weight, {weight.dtype}")
 
 
 def _check_shapes(g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, basis: Operands) -> None:

@@ -167,11 +167,6 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
     return not torch.compiler.is_compiling() and forward_ad._current_level < 0 and not watched(tensors)
 
 
-def kernel(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor:
-    """`form` by the backend's function itself: nothing is recorded."""
-    return _kernel(plan, slots["g"], slots["s"], x, slots["w"], *basis)
-
-
 def _kernel(plan: Plan, g: Any, s: Any, x: Any, w: Any, *basis: Any) -> Tensor:
     """The backend's function itself."""
     backend, operands = get(plan.backend), Operands.of(basis, plan.layout)
@@ -206,27 +201,18 @@ def gradients(
     x: Tensor,
     basis: Sequence[Tensor],
     needs: Sequence[bool],
-    contract: Callable[[Plan, Slots, Tensor, Sequence[Tensor]], Tensor] | None = None,
 ) -> dict[str, Tensor | None]:
-    """The gradients of g, s, x, w where needed, by `form` or another such: the only backward rule."""
-    contract = contract or form
+    """The gradients of g, s, x, w where needed: the only backward rule."""
     full = {**slots, plan.missing: cotangent}
     _, backend, layout = plan
     grads: dict[str, Tensor | None] = dict.fromkeys(_SLOTS)
     need = dict(zip(_SLOTS, needs, strict=True))
-    together = get(backend).gradients if contract is kernel else None
-    if together and need["x"] and need["w"]:
-        w, g, s = (full[slot] for slot in "wgs")
-        assert w is not None and g is not None
-        slope, grads["w"] = together(x, w, g, s, Operands.of(basis, layout))
-        grads["x"] = slope if s is None else s * slope
-        need["x"] = need["w"] = False
     for slot in "gsw":
         if need[slot]:
-            grads[slot] = contract(Plan(slot, backend, layout), {**full, slot: None}, x, basis)
+            grads[slot] = form(Plan(slot, backend, layout), {**full, slot: None}, x, basis)
     if need["x"]:
         steep, tables = _derivative(Plan("s", backend, layout), basis)
-        slope = contract(steep, {**full, "s": None}, x, tables)
+        slope = form(steep, {**full, "s": None}, x, tables)
         grads["x"] = slope if full["s"] is None else full["s"] * slope
     return grads
 

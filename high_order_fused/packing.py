@@ -1,11 +1,12 @@
 """Coefficients in the form kernels read: [groups, inputs, K, outputs], contiguous."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from .backends import Packing, get, resolve
+from .backends import get, resolve
 from .basis import Basis
 from .ops import forward_levels, plain
 
@@ -23,59 +24,19 @@ def pack(weight: Tensor, basis: Basis, fold: bool = False) -> tuple[Tensor, Basi
         table = basis.table.to(w).expand(w.shape[1], len(windows), -1, -1)
         w = torch.einsum("eitno,itnm->eitmo", w[:, :, windows.to(w.device)], table).flatten(2, 3)
         basis = basis.folded()
-    packing = get(resolve(w)).packing
-    return (w.contiguous() if packing is None else contiguous(w, packing)), basis
+    return contiguous(w, get(resolve(w)).transpose).contiguous(), basis
 
 
-def contiguous(w: Tensor, packing: Packing) -> Tensor:
-    """w [E, I, K, O], contiguous; where outputs come first in memory, as in the peers' layers, transposed."""
-    if plain((w,)) and not (w.requires_grad and torch.is_grad_enabled()):
-        return packed(w, None, packing)
-    first = None if w.is_contiguous() else _outputs_first(w)
-    return w.contiguous() if first is None else cast(Tensor, _transposed(first)).view(w.shape)
-
-
-def packed(w: Tensor, gain: Tensor | None, packing: Packing | None) -> Tensor:
-    """w [E, I, K, O] times gain [E, I, O] as the backend reads it, in one pass if it can."""
-    if gain is None and (packing is None or w.is_contiguous()):
+def contiguous(w: Tensor, transpose: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """w [E, I, K, O] as the backend with this transposition reads it, differentiable; with none, as it is."""
+    if transpose is None or w.is_contiguous():
         return w
-    first, factor = _both_first(w, gain)
-    if packing is None or first is None:
-        w = w if gain is None else w * gain.unsqueeze(-2)
-        return w if packing is None else w.contiguous()
-    return packing.transpose(first, factor).view(w.shape)
-
-
-def unpacked(
-    v: Tensor, w: Tensor, gain: Tensor | None, packing: Packing | None
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients of w and gain from v, that of `packed`; differentiable without a packing."""
-    if gain is None and (packing is None or w.is_contiguous()):
-        return v, None
-    first, factor = _both_first(w, gain)
-    if packing is None or first is None:
-        return (v, None) if gain is None else (v * gain.unsqueeze(-2), (v * w).sum(-2))
-    groups, inputs, size, outputs = w.shape
-    rows = v.reshape(groups, inputs * size, outputs)
-    if factor is None:
-        columns, of_factor = packing.transpose(rows, None), None
-    else:
-        columns, of_factor = packing.gradients(rows, first, factor)
-        of_factor = of_factor.transpose(1, 2)
-    return columns.view(groups, outputs, inputs, size).permute(0, 2, 3, 1), of_factor
-
-
-def _both_first(w: Tensor, gain: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """w as [E, O, I K] and gain as [E, O, I], if that is how they lie in memory and their dtypes agree."""
-    first, factor = _outputs_first(w), None if gain is None else gain.transpose(1, 2)
-    if factor is not None and (factor.dtype != w.dtype or not factor.is_contiguous()):
-        return None, None
-    return first, factor
-
-
-def _outputs_first(w: Tensor) -> Tensor | None:
-    first = w.permute(0, 3, 1, 2)
-    return first.flatten(2) if first.is_contiguous() else None
+    first = w.permute(0, 3, 1, 2)  # as in the peers' layers
+    if not first.is_contiguous():
+        return w.contiguous()
+    matrix = first.flatten(2)
+    direct = plain((matrix,)) and not (matrix.requires_grad and torch.is_grad_enabled())
+    return (transpose(matrix) if direct else cast(Tensor, _transposed(matrix))).view(w.shape)
 
 
 class _Transpose(torch.autograd.Function):

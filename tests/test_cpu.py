@@ -170,25 +170,52 @@ def test_fourier_far_away(isa):
     assert difference(functional.link(x, w, basis), expected) < 1e-5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_transposition_with_a_factor(isa, dtype):
-    for copies, rows, inputs, size in [
-        (1, 1, 1, 1),
-        (2, 5, 3, 4),
-        (1, 16, 16, 16),
-        (1, 37, 61, 8),
-        (3, 33, 20, 23),
-    ]:
-        matrix = torch.randn(copies, rows, inputs * size, dtype=dtype, requires_grad=True)
-        factor = torch.randn(copies, rows, inputs, dtype=dtype, requires_grad=True)
-        cotangent = torch.randn(copies, inputs * size, rows, dtype=dtype)
-        expected = (matrix * factor.repeat_interleave(size, -1)).mT
-        with torch.no_grad():
-            actual = cpu.transpose(matrix, factor)
-            gradients = cpu.transpose_gradients(cotangent, matrix, factor)
-        assert torch.equal(actual, expected)
-        for a, b in zip(gradients, torch.autograd.grad(expected, (matrix, factor), cotangent), strict=True):
-            assert a.is_contiguous() and difference(a, b) < (1e-6 if dtype == torch.float32 else 1e-14)
+def arranged(tensor, how):
+    """The same numbers, lying otherwise in memory."""
+    last = tensor.dim() - 1
+    if how == "outputs first":
+        order = (last, *range(last)) if last < 3 else (0, 3, 1, 2)
+    elif how == "reversed":
+        order = tuple(reversed(range(last + 1)))
+    elif how == "every second":
+        return torch.stack([tensor, torch.zeros_like(tensor)], -1).flatten(-2)[..., ::2]
+    else:
+        return tensor
+    back = sorted(range(last + 1), key=order.__getitem__)
+    return tensor.permute(order).contiguous().permute(back)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_packing_from_every_arrangement(isa, dtype):
+    """Coefficients and gain, with groups and without, as torch multiplies; gradients by their formula."""
+    basis = hof.bases.bspline(2, 5)
+    for shape in [(1, 1, 1), (2, 5, 3), (16, 4, 16), (61, 9, 37), (20, 7, 33), (3, 2, 0)]:
+        for groups in ((), (3,)):
+            inputs, rows, outputs = shape
+            x, g = torch.rand(*groups, rows, inputs), torch.randn(*groups, rows, outputs).to(dtype)
+            x, ops = x.to(dtype), basis.operands(lookup_dtype(x.to(dtype)), x.device)
+            for how in ("as read", "outputs first", "reversed", "every second"):
+                weight = arranged(torch.randn(*groups, inputs, basis.size, outputs, dtype=dtype), how)
+                for gain_how in (None, "as read", "outputs first", "every second"):
+                    gain = None
+                    if gain_how:
+                        gain = arranged(torch.randn(*groups, inputs, outputs, dtype=dtype), gain_how)
+                    product = weight if gain is None else weight * gain.unsqueeze(-2)
+                    y, w = cpu.link(x, weight, gain, ops)
+                    slope, of_weight, of_gain = cpu.link_gradients(g, x, w, weight, gain, ops, True, True)
+                    lifted = [t if groups else t[None] for t in (x, product.contiguous(), g)]
+                    assert w.is_contiguous() and torch.equal(w, product)
+                    assert torch.equal(y.view(-1), cpu.sum_inputs(*lifted[:2], None, ops).view(-1))
+                    steep = ops.derivative()
+                    assert torch.equal(slope.view(-1), cpu.sum_outputs(*lifted, steep).view(-1))
+                    v = cpu.sum_batch(lifted[0], lifted[2], None, ops).view(product.shape)
+                    exact = v.double() if gain is None else v.double() * gain.double().unsqueeze(-2)
+                    assert of_weight.shape == weight.shape and difference(of_weight, exact) < TOLERANCE[dtype]
+                    if gain is None:
+                        assert of_gain is None
+                    else:
+                        exact = (v.double() * weight.double()).sum(-2)
+                        assert of_gain.shape == gain.shape and difference(of_gain, exact) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -201,10 +228,12 @@ def test_both_gradients_in_one_pass(isa, case, dtype):
         for threads in (1, 3):
             torch.set_num_threads(threads)
             for shape in [*SHAPES, (0, 4, 3, 2), (1, 0, 3, 2), (1, 4, 3, 0)]:
-                x, w, g, s, operand = operands(basis, shape, dtype)
-                for scale in (s, None):
-                    slope, v = cpu.gradients(x, w, g, scale, operand)
-                    assert torch.equal(slope, cpu.sum_outputs(x, w, g, operand.derivative()))
-                    assert torch.equal(v, cpu.sum_batch(x, g, scale, operand))
+                x, w, g, _, operand = operands(basis, shape, dtype)
+                slope, v, _ = cpu.link_gradients(g, x, w, w, None, operand, True, True)
+                assert torch.equal(slope, cpu.sum_outputs(x, w, g, operand.derivative()))
+                assert torch.equal(v, cpu.sum_batch(x, g, None, operand))
+                assert cpu.link_gradients(g, x, w, w, None, operand, False, False) == (None, None, None)
+                assert torch.equal(cpu.link_gradients(g, x, w, w, None, operand, True, False)[0], slope)
+                assert torch.equal(cpu.link_gradients(g, x, w, w, None, operand, False, True)[1], v)
     finally:
         torch.set_num_threads(before)

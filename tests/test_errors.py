@@ -116,6 +116,11 @@ CALLS = [
     (lambda: link(X, W, BASIS, X.double()), TypeError, "scale: got torch.float64, needs that of x"),
     (lambda: link(X, W, BASIS, gain=X), ValueError, r"gain: got shape .*, needs \[in, out\] of weight"),
     (lambda: link(X, W, BASIS, gain=[1.0]), TypeError, "gain: got list, needs a tensor"),
+    (
+        lambda: link(X, W.half(), BASIS, gain=torch.ones(2, 5)),
+        TypeError,
+        "gain: got torch.float32, needs that of weight, torch.float16",
+    ),
     (lambda: sum_inputs(X, W, BASIS), ValueError, r"x: got shape \(4, 2\), needs \[groups, batch, in\]"),
     (lambda: sum_inputs(X[None], W, BASIS), ValueError, "w: got shape"),
     (lambda: sum_inputs(X[None], W[None], BASIS, X), ValueError, "s: got shape"),

@@ -68,7 +68,9 @@ def test_every_call_of_a_network_by_name():
 @needs_native
 def test_coefficients_that_lie_with_outputs_first():
     layer = hof.layers.high_order_fc_layers("continuous", n=3, in_features=64, out_features=128, segments=10)
-    assert "0.7 MiB transposed at every call" in words(layer, torch.rand(9, 64), "coefficients")
+    assert "outputs do not lie last: 0.7 MiB packed at every call" in words(
+        layer, torch.rand(9, 64), "coefficients"
+    )
     ours = hof.HighOrderLinear(64, 128, hof.bases.lagrange(3))
     assert words(ours, torch.rand(9, 64), "coefficients") == "read as they lie"
 
