@@ -91,6 +91,14 @@ bool by_blocks(const Tensor& weight, const Tensor* gain) {
          (!gain || gain->is_contiguous() || gain_lies_outputs_first(*gain));
 }
 
+void check_gain(const Tensor& weight, const Grouped& w, const Tensor* gain) {
+  if (!gain) return;
+  const Grouped own(*gain, 3);
+  STD_TORCH_CHECK(gain->scalar_type() == weight.scalar_type(), "dtypes differ");
+  STD_TORCH_CHECK(own.size[0] == w.size[0] && own.size[1] == w.size[1] && own.size[2] == w.size[3] &&
+                      gain->dim() + 1 == weight.dim(), "gain");
+}
+
 // The gain with adjacent outputs.
 template <class T>
 Tensor factors_of(const Tensor& gain, const Grouped& w, int64_t isa) {
@@ -119,8 +127,8 @@ int64_t place(const Grouped& t, int64_t e, int64_t i, int64_t last) {
 
 Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
   if (!gain && weight.is_contiguous()) return weight;
-  STD_TORCH_CHECK(!gain || gain->scalar_type() == weight.scalar_type(), "dtypes differ");
   const Grouped w(weight, 4);
+  check_gain(weight, w, gain);
   const int64_t size = w.size[2], outputs = w.size[3];
   Tensor result = empty_as(weight, false);
   with_dtype(weight, [&]<class S, class T>(S, T) {
@@ -147,9 +155,10 @@ Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
 
 std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, const Tensor* gain, int64_t isa) {
   if (!gain && weight.is_contiguous()) return {v, std::nullopt};
-  STD_TORCH_CHECK(!gain || gain->scalar_type() == weight.scalar_type(), "dtypes differ");
   const Grouped w(weight, 4);
+  check_gain(weight, w, gain);
   const int64_t inputs = w.size[1], size = w.size[2], outputs = w.size[3];
+  STD_TORCH_CHECK(v.is_contiguous() && v.numel() == weight.numel() && v.scalar_type() == weight.scalar_type(), "v");
   Tensor of_weight = empty_as(weight, weight_lies_outputs_first(weight));
   Optional of_gain;
   if (gain) of_gain = empty_as(*gain, gain_lies_outputs_first(*gain));
