@@ -61,7 +61,7 @@ class Status(NamedTuple):
 _registered: dict[str, Backend] = {}
 _missing = {
     "cpu": f"the compiled library is missing: {native.native_missing()}",
-    "triton": "this version has no Triton kernels",
+    "triton": "not looked for",
     "cuda": "this version has no CUDA kernels",
 }
 _chosen = "auto"
@@ -71,6 +71,11 @@ def register(backend: Backend) -> None:
     """Add a backend, or replace the one of the same name; a later one is preferred to an earlier one."""
     _registered.pop(backend.name, None)
     _registered[backend.name] = backend
+
+
+def missing(name: str, why: str) -> None:
+    """Note why there is no backend of that name."""
+    _missing[name] = why
 
 
 def backends() -> dict[str, Status]:

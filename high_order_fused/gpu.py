@@ -1,0 +1,56 @@
+"""The Triton backend: the three contractions on a GPU, or in Triton's interpreter on a CPU."""
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from .backends import Backend, missing, register
+from .operands import Operands
+
+
+def _found() -> str | None:
+    """Why there is no Triton backend, or None."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    import triton
+
+    if not triton.knobs.runtime.interpret and not torch.cuda.is_available():
+        return "no GPU was found"
+    return None
+
+
+def _refuses(x: Tensor) -> str | None:
+    if x.device.type == "cuda" or (x.device.type == "cpu" and _interpreted):
+        return None
+    return "the Triton kernels run on a GPU, or under TRITON_INTERPRET=1 on a CPU"
+
+
+def transpose(matrix: Tensor) -> Tensor:
+    """[..., r, c] to [..., c, r], contiguous."""
+    return matrix.mT.contiguous()
+
+
+def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
+    """Kernel and tile of a contraction of x and w, in words; the cost model is triton_kernels/choice.py."""
+    how = launch.choice(contraction, x, w.shape[-1], w.dtype, basis)
+    tile = how.tile
+    kind = "gather (the coefficients met, by index)"
+    if how.kernel.endswith("dense"):
+        kind = "dense tiles (functions as a factor of a matrix product, in registers)"
+    split = f", the sum in {how.parts} parts" if how.parts > 1 else ""
+    return f"{kind} of {tile.rows} rows, {tile.inputs} inputs, {tile.outputs} outputs{split}"
+
+
+_why = _found()
+if _why is not None:
+    missing("triton", _why)
+else:
+    import triton
+
+    from .triton_kernels import launch
+
+    _interpreted = launch.INTERPRETED
+    detail = f"triton {triton.__version__}, " + ("interpreted" if _interpreted else torch.cuda.get_device_name())
+    contractions = (launch.sum_inputs, launch.sum_outputs, launch.sum_batch)
+    register(Backend("triton", *contractions, _refuses, detail, transpose, choice=choice))

@@ -1,0 +1,174 @@
+"""Lookup and features of a basis inside a kernel: what reference.py does, for a tile. The only Triton copy.
+
+What all inputs share is loaded as a tensor [1, 1]: a scalar in the chain from x to a factor of `tl.dot` would
+send that factor through shared memory.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+POLYNOMIAL = tl.constexpr(0)
+HARMONIC = tl.constexpr(1)
+NONE = tl.constexpr(0)
+FROZEN = tl.constexpr(2)
+
+
+class Basis(NamedTuple):
+    """The tensors of `Operands` (pointers in a kernel), table being that of one derivative order."""
+
+    domain: Any
+    knots: Any
+    table: Any
+    start: Any
+
+
+class Shape(NamedTuple):
+    """What a kernel is compiled for: the integers of a basis. segments count the outer ones.
+
+    own_domain, own_knots, own_table: whether each input has its own. tables: of an input, 1 or segments.
+    """
+
+    kind: int
+    uniform: int
+    outer: int
+    segments: int
+    size: int
+    n: int
+    m: int
+    own_domain: bool
+    own_knots: bool
+    own_table: bool
+    tables: int
+
+
+@triton.jit
+def place(feature, OWN: tl.constexpr):
+    """Where the numbers of an input lie: in its own row or in the only one."""
+    if OWN:
+        return feature
+    else:
+        return tl.zeros([1, 1], tl.int32)
+
+
+@triton.jit
+def divided(a, b):
+    """a / b rounded to the nearest, as every backend rounds it; in float32 `/` is not."""
+    if a.dtype == tl.float32:
+        return tl.div_rn(a, tl.zeros_like(a) + b)
+    else:
+        return a / b
+
+
+@triton.jit
+def locate(x, feature, basis, SHAPE: tl.constexpr):
+    """Segment (int32) and local coordinate of x, of x's shape; NaN is in the first segment inside."""
+    OUTER: tl.constexpr = SHAPE.outer
+    INNER: tl.constexpr = SHAPE.segments if OUTER == NONE else SHAPE.segments - 2
+    ends = basis.domain + place(feature, SHAPE.own_domain) * 2
+    low, high = tl.load(ends), tl.load(ends + 1)
+    knots = basis.knots + place(feature, SHAPE.own_knots) * (SHAPE.segments + 1)
+    segment = tl.zeros_like(x).to(tl.int32)
+    if INNER > 1:
+        if SHAPE.uniform:
+            position = divided(x - low, high - low) * INNER
+            position = tl.where(position > 0, position, 0.0)  # NaN becomes 0
+            segment = tl.where(position < INNER - 1, position, INNER - 1.0).to(tl.int32)
+        else:
+            inside = knots + (1 if OUTER == NONE else 2)  # the knots between the segments inside
+            STEPS: tl.constexpr = steps(INNER)
+            for step in tl.static_range(STEPS):
+                HALF: tl.constexpr = 2 ** (STEPS - 1 - step)
+                there = segment + HALF < INNER
+                right = x >= tl.load(inside + segment + (HALF - 1), mask=there, other=0.0)
+                segment = tl.where(there & right, segment + HALF, segment)
+    if OUTER != NONE:
+        segment = tl.where(x < low, 0, tl.where(x > high, INNER + 1, segment + 1))
+    left, right = tl.load(knots + segment), tl.load(knots + segment + 1)
+    u = 2 * divided(x - left, right - left) - 1
+    if OUTER == FROZEN:
+        u = tl.where((segment == 0) | (segment == INNER + 1), 0.0, u)
+    return segment, u
+
+
+@triton.constexpr_function
+def steps(segments):
+    """Halvings that find one of so many segments."""
+    return (segments - 1).bit_length()
+
+
+@triton.jit
+def nearest(t):
+    """The nearest integer, ties to even."""
+    WHOLE: tl.constexpr = 8388608.0 if t.dtype == tl.float32 else 4503599627370496.0  # no fractions from here on
+    shift = tl.where(t < 0, -WHOLE, WHOLE).to(t.dtype)
+    return tl.where((t < WHOLE) & (t > -WHOLE), (t + shift) - shift, t)
+
+
+@triton.jit
+def sincospi(t):
+    """sin(pi t) and cos(pi t): exact reduction to |t| <= 1/4, then Taylor series. Infinite t gives NaN."""
+    turn = t - 2 * nearest(t / 2)
+    quarter = nearest(2 * turn)
+    a = 3.14159265358979323846 * (turn - quarter / 2)
+    q = a * a
+    # the terms that are below the last bit of float32 are kept: they cost little beside a product's column
+    s = q * (1.0 / 355687428096000) - 1.0 / 1307674368000
+    s = ((s * q + 1.0 / 6227020800) * q - 1.0 / 39916800) * q + 1.0 / 362880
+    s = ((s * q - 1.0 / 5040) * q + 1.0 / 120) * q - 1.0 / 6
+    c = q * (-1.0 / 6402373705728000) + 1.0 / 20922789888000
+    c = ((c * q - 1.0 / 87178291200) * q + 1.0 / 479001600) * q - 1.0 / 3628800
+    c = ((c * q + 1.0 / 40320) * q - 1.0 / 720) * q + 1.0 / 24
+    c = c * q - 0.5
+    s = a + a * q * s
+    c = 1 + q * c
+    swapped = (quarter == 1) | (quarter == -1)
+    negative, half = quarter < 0, (quarter == 2) | (quarter == -2)
+    sine = tl.where(swapped, tl.where(negative, -c, c), tl.where(half, -s, s))
+    cosine = tl.where(swapped, tl.where(negative, s, -s), tl.where(half, -c, c))
+    return sine, cosine
+
+
+@triton.jit
+def features(u, KIND: tl.constexpr, M: tl.constexpr):
+    """The M features at local coordinate u, a tuple."""
+    one = tl.where(u == u, 1.0, u).to(u.dtype)
+    if KIND == HARMONIC:
+        phi = (one,)
+        if M > 1:
+            s1, c1 = sincospi(u)
+            sine, cosine = s1, c1
+            for _ in tl.static_range(1, M, 2):
+                phi = phi + (sine, cosine)
+                sine, cosine = sine * c1 + cosine * s1, cosine * c1 - sine * s1
+    elif M == 1:
+        phi = (one,)
+    else:
+        phi = ((1 - u) / 2, (1 + u) / 2)
+        older = (1 - u) * (1 + u)
+        old = older * u
+        for _ in tl.static_range(2, M):
+            phi = phi + (older,)
+            older, old = old, 2 * u * old - older
+    return phi
+
+
+@triton.jit
+def window(x, feature, basis, SHAPE: tl.constexpr):
+    """First coefficient (int32) that x meets, and the values of the n functions there, a tuple."""
+    N: tl.constexpr = SHAPE.n
+    M: tl.constexpr = SHAPE.m
+    KIND: tl.constexpr = SHAPE.kind
+    segment, u = locate(x, feature, basis, SHAPE)
+    phi = features(u, KIND, M)
+    table = basis.table + place(feature, SHAPE.own_table) * (SHAPE.tables * N * M)
+    if SHAPE.tables > 1:
+        table = table + segment * (N * M)
+    values = ()
+    for j in tl.static_range(N):
+        value = tl.load(table + j * M) * phi[0]
+        for f in tl.static_range(1, M):
+            value += tl.load(table + (j * M + f)) * phi[f]
+        values = values + (value,)
+    return tl.load(basis.start + segment).to(tl.int32), values

@@ -1,0 +1,82 @@
+"""The cost model: which kernel, in which tiles, for a contraction of given sizes.
+
+Estimates from compiled code and published rates, none of them measured on a device.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton.language as tl
+
+from .basis import Shape
+from .form import Sizes, Tile
+
+# By how much a dense tile multiplies faster than a gather, a function of an input and an output at a time.
+# A gather reaches a quarter of float32's peak: shared with every number it multiplies is a load.
+DENSE_OVER_GATHER = {"ieee": 2, "tf32": 24, "16 bits": 40}
+MOST_FUNCTIONS = 64  # of one input, in dense tiles that take all of them: longer kernels compile for minutes
+
+
+class Choice(NamedTuple):
+    """A kernel of form.py by name, its tile, its launch, and into how many parts its sum is split."""
+
+    kernel: str
+    tile: Tile
+    warps: int
+    stages: int
+    parts: int = 1
+
+
+def chosen(contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int) -> Choice:
+    """How `contraction` of factors in `dtype` runs on so many multiprocessors."""
+    precision = "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
+    if contraction == "sum_batch":
+        return _sum_batch(groups, sizes, shape, _dense(contraction, shape, dtype, precision), processors)
+    dense = _dense(contraction, shape, dtype, precision)
+    padded = -(-sizes.batch // dense.tile.rows) * dense.tile.rows
+    by_gather = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
+    if shape.size > MOST_FUNCTIONS or by_gather < padded * shape.size:
+        return _gather(contraction, groups, sizes, dtype, processors)
+    return dense
+
+
+def _float32_precision() -> str:
+    """Tensor cores round float32 to 10 bits: only where torch's own products may."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -> Choice:
+    factor = {torch.float64: tl.float64, torch.float32: tl.float32, torch.float16: tl.float16}.get(dtype, tl.bfloat16)
+    ordered = "tf32" if precision == "tf32" else "ieee"
+    many = max(shape.n, shape.m) > 8  # so many values of a window fill the registers
+    if dtype == torch.float64:
+        rows, outputs, functions, warps = 32, 32, 2, 4
+    elif precision == "ieee":
+        rows, outputs, functions, warps = 32 if many else 64, 64, 4, 4
+    elif many:
+        rows, outputs, functions, warps = 64, 128, 8, 8
+    else:
+        rows, outputs, functions, warps = 128, 128, 8, 8
+    functions = min(functions, 1 << (shape.size.bit_length() - 1))
+    if contraction == "sum_batch":
+        rows = min(rows, 64)
+    return Choice(f"{contraction}_dense", Tile(rows, 16, outputs, functions, ordered, factor), warps, 2)
+
+
+def _sum_batch(groups: int, sizes: Sizes, shape: Shape, dense: Choice, processors: int) -> Choice:
+    tile = dense.tile
+    tiles = groups * -(-sizes.inputs // tile.inputs) * -(-sizes.outputs // tile.outputs)
+    tiles *= -(-shape.size // tile.functions)
+    parts = min(-(-2 * processors // max(tiles, 1)), -(-sizes.batch // (4 * tile.rows)))
+    return dense._replace(parts=max(parts, 1))
+
+
+def _gather(contraction: str, groups: int, sizes: Sizes, dtype: torch.dtype, processors: int) -> Choice:
+    tile = Tile(1, 16, 128, 1, "ieee", tl.float32)
+    if dtype == torch.float64:
+        tile = tile._replace(outputs=64)
+    if contraction == "sum_outputs":
+        return Choice("sum_outputs_gather", tile, 4, 2)
+    programs = groups * sizes.batch * -(-sizes.outputs // tile.outputs)
+    parts = min(-(-4 * processors // max(programs, 1)), -(-sizes.inputs // tile.inputs))
+    return Choice("sum_inputs_gather", tile, 4, 2, max(parts, 1))
