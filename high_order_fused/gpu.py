@@ -51,6 +51,8 @@ else:
     from .triton_kernels import launch
 
     _interpreted = launch.INTERPRETED
-    detail = f"triton {triton.__version__}, " + ("interpreted" if _interpreted else torch.cuda.get_device_name())
+    detail = f"triton {triton.__version__}, " + (
+        "interpreted" if _interpreted else torch.cuda.get_device_name()
+    )
     contractions = (launch.sum_inputs, launch.sum_outputs, launch.sum_batch)
     register(Backend("triton", *contractions, _refuses, detail, transpose, choice=choice))

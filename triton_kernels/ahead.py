@@ -41,7 +41,10 @@ def read(how: Choice, shape: Shape, dtype: torch.dtype, target: str) -> Reading:
     shared = int(compiled.metadata.shared)
     if target.startswith("gfx"):
         text = compiled.asm["amdgcn"]
-        found = {name: int(re.search(rf"\.{name}:\s*(\d+)", text)[1]) for name in ("vgpr_count", "vgpr_spill_count")}
+        found = {
+            name: int(re.search(rf"\.{name}:\s*(\d+)", text)[1])
+            for name in ("vgpr_count", "vgpr_spill_count")
+        }
         return Reading(found["vgpr_count"], found["vgpr_spill_count"], shared, _counted(text, r"v_(mfma)"))
     usage, text = _dumped(compiled.asm["cubin"])
     registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))

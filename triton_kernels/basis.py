@@ -1,8 +1,4 @@
-"""Lookup and features of a basis inside a kernel: what reference.py does, for a tile. The only Triton copy.
-
-What all inputs share is loaded as a tensor [1, 1]: a scalar in the chain from x to a factor of `tl.dot` would
-send that factor through shared memory.
-"""
+"""Lookup and features of a basis inside a kernel: what reference.py does, for a tile. The only Triton copy."""
 
 from typing import Any, NamedTuple
 
@@ -44,15 +40,6 @@ class Shape(NamedTuple):
 
 
 @triton.jit
-def place(feature, OWN: tl.constexpr):
-    """Where the numbers of an input lie: in its own row or in the only one."""
-    if OWN:
-        return feature
-    else:
-        return tl.zeros([1, 1], tl.int32)
-
-
-@triton.jit
 def divided(a, b):
     """a / b rounded to the nearest, as every backend rounds it; in float32 `/` is not."""
     if a.dtype == tl.float32:
@@ -62,34 +49,78 @@ def divided(a, b):
 
 
 @triton.jit
-def locate(x, feature, basis, SHAPE: tl.constexpr):
+def held(basis, j0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
+    """What all inputs and segments share, as tensors [1, 1]: the interval, the first and last
+    of equidistant knots, and rows j0 .. j0 + COUNT - 1 of the table.
+
+    For loops that feed `tl.dot`: loads inside them would each be copied ahead into shared memory, and a scalar
+    between x and a factor would send that factor through shared memory.
+    """
+    M: tl.constexpr = SHAPE.m
+    ends = ()
+    if not SHAPE.own_domain:
+        ends = (one(basis.domain, 0), one(basis.domain, 1))
+    if SHAPE.uniform:
+        FIRST: tl.constexpr = 0 if SHAPE.outer == NONE else 1
+        ends = ends + (one(basis.knots, FIRST), one(basis.knots, SHAPE.segments - FIRST))
+    table = ()
+    if SHAPE.tables == 1 and not SHAPE.own_table:
+        for j in tl.static_range(COUNT):
+            row = tl.minimum(j0 + j, SHAPE.n - 1) * M
+            for f in tl.static_range(M):
+                table = table + (one(basis.table, row + f),)
+    return ends, table
+
+
+@triton.jit
+def one(pointer, index):
+    """The number there, a tensor [1, 1]."""
+    return tl.load(pointer + tl.full([1, 1], index, tl.int32))
+
+
+@triton.jit
+def locate(x, feature, basis, ends, SHAPE: tl.constexpr):
     """Segment (int32) and local coordinate of x, of x's shape; NaN is in the first segment inside."""
     OUTER: tl.constexpr = SHAPE.outer
     INNER: tl.constexpr = SHAPE.segments if OUTER == NONE else SHAPE.segments - 2
-    ends = basis.domain + place(feature, SHAPE.own_domain) * 2
-    low, high = tl.load(ends), tl.load(ends + 1)
-    knots = basis.knots + place(feature, SHAPE.own_knots) * (SHAPE.segments + 1)
-    segment = tl.zeros_like(x).to(tl.int32)
-    if INNER > 1:
-        if SHAPE.uniform:
-            position = divided(x - low, high - low) * INNER
-            position = tl.where(position > 0, position, 0.0)  # NaN becomes 0
-            segment = tl.where(position < INNER - 1, position, INNER - 1.0).to(tl.int32)
-        else:
-            inside = knots + (1 if OUTER == NONE else 2)  # the knots between the segments inside
-            STEPS: tl.constexpr = steps(INNER)
-            for step in tl.static_range(STEPS):
-                HALF: tl.constexpr = 2 ** (STEPS - 1 - step)
-                there = segment + HALF < INNER
-                right = x >= tl.load(inside + segment + (HALF - 1), mask=there, other=0.0)
-                segment = tl.where(there & right, segment + HALF, segment)
-    if OUTER != NONE:
-        segment = tl.where(x < low, 0, tl.where(x > high, INNER + 1, segment + 1))
-    left, right = tl.load(knots + segment), tl.load(knots + segment + 1)
-    u = 2 * divided(x - left, right - left) - 1
+    if SHAPE.own_domain:
+        low, high = tl.load(basis.domain + feature * 2), tl.load(basis.domain + feature * 2 + 1)
+    else:
+        low, high = ends[0], ends[1]
+    if SHAPE.uniform:
+        position = divided(x - low, high - low) * INNER
+        position = tl.where(position > 0, position, 0.0)  # NaN becomes 0
+        segment = tl.where(position < INNER - 1, position, INNER - 1.0).to(tl.int32)
+        # the knots are equidistant from the first to the last, which need not be the ends of the lookup
+        left, right = ends[2], ends[3]
+        share = divided(x - left, right - left)
+        u = 2 * (share * INNER - segment.to(x.dtype)) - 1
+        if OUTER != NONE:  # the outer segments are as wide as all others together
+            segment = tl.where(x < low, 0, tl.where(x > high, INNER + 1, segment + 1))
+            u = tl.where(x < low, 2 * share + 1, tl.where(x > high, 2 * (share - 1) - 1, u))
+    else:
+        knots = basis.knots
+        if SHAPE.own_knots:
+            knots = basis.knots + feature * (SHAPE.segments + 1)
+        between = knots + (1 if OUTER == NONE else 2)  # the knots between the segments inside
+        segment = tl.zeros_like(x).to(tl.int32)
+        for step in tl.static_range(steps(INNER)):
+            segment = half_way(x, between, segment, 2 ** (steps(INNER) - 1 - step), INNER)
+        if OUTER != NONE:
+            segment = tl.where(x < low, 0, tl.where(x > high, INNER + 1, segment + 1))
+        left = tl.load(knots + segment)
+        u = 2 * divided(x - left, tl.load(knots + segment + 1) - left) - 1
     if OUTER == FROZEN:
         u = tl.where((segment == 0) | (segment == INNER + 1), 0.0, u)
     return segment, u
+
+
+@triton.jit
+def half_way(x, knots, segment, HALF: tl.constexpr, SEGMENTS: tl.constexpr):
+    """A step of the search: HALF segments further, if x is there."""
+    there = segment + HALF < SEGMENTS
+    right = x >= tl.load(knots + segment + (HALF - 1), mask=there, other=0.0)
+    return tl.where(there & right, segment + HALF, segment)
 
 
 @triton.constexpr_function
@@ -101,7 +132,9 @@ def steps(segments):
 @triton.jit
 def nearest(t):
     """The nearest integer, ties to even."""
-    WHOLE: tl.constexpr = 8388608.0 if t.dtype == tl.float32 else 4503599627370496.0  # no fractions from here on
+    WHOLE: tl.constexpr = (
+        8388608.0 if t.dtype == tl.float32 else 4503599627370496.0
+    )  # no fractions from here on
     shift = tl.where(t < 0, -WHOLE, WHOLE).to(t.dtype)
     return tl.where((t < WHOLE) & (t > -WHOLE), (t + shift) - shift, t)
 
@@ -155,20 +188,29 @@ def features(u, KIND: tl.constexpr, M: tl.constexpr):
 
 
 @triton.jit
-def window(x, feature, basis, SHAPE: tl.constexpr):
-    """First coefficient (int32) that x meets, and the values of the n functions there, a tuple."""
-    N: tl.constexpr = SHAPE.n
-    M: tl.constexpr = SHAPE.m
-    KIND: tl.constexpr = SHAPE.kind
-    segment, u = locate(x, feature, basis, SHAPE)
-    phi = features(u, KIND, M)
-    table = basis.table + place(feature, SHAPE.own_table) * (SHAPE.tables * N * M)
+def meet(x, feature, basis, ends, SHAPE: tl.constexpr):
+    """Where x falls: its segment's first coefficient (int32), its table's place, and its features, a tuple."""
+    segment, u = locate(x, feature, basis, ends, SHAPE)
+    table = basis.table
+    if SHAPE.own_table:
+        table = table + feature * (SHAPE.tables * SHAPE.n * SHAPE.m)
     if SHAPE.tables > 1:
-        table = table + segment * (N * M)
-    values = ()
-    for j in tl.static_range(N):
-        value = tl.load(table + j * M) * phi[0]
-        for f in tl.static_range(1, M):
-            value += tl.load(table + (j * M + f)) * phi[f]
-        values = values + (value,)
-    return tl.load(basis.start + segment).to(tl.int32), values
+        table = table + segment * (SHAPE.n * SHAPE.m)
+    first = tl.zeros_like(segment)
+    if SHAPE.n < SHAPE.size:
+        first = tl.load(basis.start + segment).to(tl.int32)
+    return first, table, features(u, SHAPE.kind, SHAPE.m)
+
+
+@triton.jit
+def value(phi, table, numbers, j0, j, HELD: tl.constexpr, SHAPE: tl.constexpr):
+    """Function j0 + j of a window: a row of the segment's table, or of the rows held from j0 on, times the features."""
+    M: tl.constexpr = SHAPE.m
+    IN_HAND: tl.constexpr = HELD and SHAPE.tables == 1 and not SHAPE.own_table
+    row = table
+    if not IN_HAND:
+        row = table + tl.minimum(j0 + j, SHAPE.n - 1) * M
+    total = (numbers[j * M] if IN_HAND else tl.load(row)) * phi[0]
+    for f in tl.static_range(1, M):
+        total += (numbers[j * M + f] if IN_HAND else tl.load(row + f)) * phi[f]
+    return total

@@ -17,6 +17,14 @@ DENSE_OVER_GATHER = {"ieee": 2, "tf32": 24, "16 bits": 40}
 MOST_FUNCTIONS = 64  # of one input, in dense tiles that take all of them: longer kernels compile for minutes
 
 
+_FACTORS = {
+    torch.float64: tl.float64,
+    torch.float32: tl.float32,
+    torch.bfloat16: tl.bfloat16,
+    torch.float16: tl.float16,
+}
+
+
 class Choice(NamedTuple):
     """A kernel of form.py by name, its tile, its launch, and into how many parts its sum is split."""
 
@@ -27,16 +35,20 @@ class Choice(NamedTuple):
     parts: int = 1
 
 
-def chosen(contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int) -> Choice:
+def chosen(
+    contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int
+) -> Choice:
     """How `contraction` of factors in `dtype` runs on so many multiprocessors."""
-    precision = "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
+    precision = (
+        "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
+    )
     if contraction == "sum_batch":
         return _sum_batch(groups, sizes, shape, _dense(contraction, shape, dtype, precision), processors)
     dense = _dense(contraction, shape, dtype, precision)
     padded = -(-sizes.batch // dense.tile.rows) * dense.tile.rows
     by_gather = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
     if shape.size > MOST_FUNCTIONS or by_gather < padded * shape.size:
-        return _gather(contraction, groups, sizes, dtype, processors)
+        return _gather(contraction, groups, sizes, shape, dtype, processors)
     return dense
 
 
@@ -46,21 +58,28 @@ def _float32_precision() -> str:
 
 
 def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -> Choice:
-    factor = {torch.float64: tl.float64, torch.float32: tl.float32, torch.float16: tl.float16}.get(dtype, tl.bfloat16)
-    ordered = "tf32" if precision == "tf32" else "ieee"
-    many = max(shape.n, shape.m) > 8  # so many values of a window fill the registers
+    """The largest tile whose compiled code keeps all of its numbers in registers."""
+    held = shape.tables == 1 and not shape.own_table  # table rows stay in registers for the whole loop
+    simple = held and shape.n == shape.size and shape.m <= 8
+    by_batch, by_outputs = contraction == "sum_batch", contraction == "sum_outputs"
+    inputs, warps = (16 if simple or by_batch else 8), 8
     if dtype == torch.float64:
-        rows, outputs, functions, warps = 32, 32, 2, 4
+        rows, outputs, functions, warps = (32 if shape.m <= 8 else 16), 32, 2, 4
     elif precision == "ieee":
-        rows, outputs, functions, warps = 32 if many else 64, 64, 4, 4
-    elif many:
-        rows, outputs, functions, warps = 64, 128, 8, 8
+        rows, outputs, functions, warps = 64, (32 if by_outputs and not simple else 64), 4, 4
     else:
-        rows, outputs, functions, warps = 128, 128, 8, 8
+        rows, outputs, functions = (64 if by_batch else 128), 128, 8
+        if precision == "tf32":
+            outputs = 64
+    if shape.m > 8:
+        rows, functions, inputs = min(rows, 32 if precision == "ieee" else 64), min(functions, 4), 8
     functions = min(functions, 1 << (shape.size.bit_length() - 1))
-    if contraction == "sum_batch":
-        rows = min(rows, 64)
-    return Choice(f"{contraction}_dense", Tile(rows, 16, outputs, functions, ordered, factor), warps, 2)
+    if by_batch:
+        functions = max(functions, 16 // inputs)
+    # a pipelined loop copies every number of gathered tables ahead into shared memory
+    stages = 2 if simple and not (by_batch and precision == "ieee") else 1
+    tile = Tile(rows, inputs, outputs, functions, "tf32" if precision == "tf32" else "ieee", _FACTORS[dtype])
+    return Choice(f"{contraction}_dense", tile, warps, stages)
 
 
 def _sum_batch(groups: int, sizes: Sizes, shape: Shape, dense: Choice, processors: int) -> Choice:
@@ -71,12 +90,12 @@ def _sum_batch(groups: int, sizes: Sizes, shape: Shape, dense: Choice, processor
     return dense._replace(parts=max(parts, 1))
 
 
-def _gather(contraction: str, groups: int, sizes: Sizes, dtype: torch.dtype, processors: int) -> Choice:
-    tile = Tile(1, 16, 128, 1, "ieee", tl.float32)
-    if dtype == torch.float64:
-        tile = tile._replace(outputs=64)
+def _gather(
+    contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int
+) -> Choice:
+    tile = Tile(1, 16, 64 if dtype == torch.float64 else 128, 1, "ieee", tl.float32)
     if contraction == "sum_outputs":
-        return Choice("sum_outputs_gather", tile, 4, 2)
+        return Choice("sum_outputs_gather", tile, 4, 1)
     programs = groups * sizes.batch * -(-sizes.outputs // tile.outputs)
     parts = min(-(-4 * processors // max(programs, 1)), -(-sizes.inputs // tile.inputs))
-    return Choice("sum_inputs_gather", tile, 4, 2, max(parts, 1))
+    return Choice("sum_inputs_gather", tile, 4, 1, max(parts, 1))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .basis import window
+from .basis import held, meet, value
 
 
 class Rows(NamedTuple):
@@ -56,19 +56,28 @@ def beside(a, b):
 
 
 @triton.jit
-def side_by_side(first, values, k0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
+def side_by_side(
+    first, table, phi, numbers, k0, COUNT: tl.constexpr, HELD: tl.constexpr, SHAPE: tl.constexpr
+):
     """The functions k0 .. k0 + COUNT - 1 at a tile [R, C]: [R, COUNT * C], function k in the k-th C columns.
 
-    COUNT is a power of two.
+    COUNT is a power of two. HELD: numbers are the table's rows from k0 on where every window is all of the
+    coefficients, else all rows.
     """
     N: tl.constexpr = SHAPE.n
-    WHOLE: tl.constexpr = SHAPE.n == SHAPE.size  # every window is all of the coefficients
     parts = ()
-    for k in tl.static_range(COUNT):
-        part = tl.zeros_like(values[0])
+    if SHAPE.n == SHAPE.size:
+        for k in tl.static_range(COUNT):
+            parts = parts + (value(phi, table, numbers, k0, k, HELD, SHAPE),)
+    else:
+        for k in tl.static_range(COUNT):
+            parts = parts + (tl.zeros_like(phi[0]),)
         for j in tl.static_range(N):
-            part = tl.where((k0 + k == j) if WHOLE else (first + j == k0 + k), values[j], part)
-        parts = parts + (part,)
+            met = value(phi, table, numbers, 0, j, HELD, SHAPE)
+            chosen = ()
+            for k in tl.static_range(COUNT):
+                chosen = chosen + (tl.where(first == k0 + k - j, met, parts[k]),)
+            parts = chosen
     LEVELS: tl.constexpr = levels(COUNT)
     for level in tl.static_range(LEVELS):
         pairs = ()
@@ -84,86 +93,170 @@ def levels(count):
     return count.bit_length() - 1
 
 
-def _blocks(size, most):
-    """size as a sum of powers of two up to `most`, the largest first: (where it begins, how many) of each."""
-    found, first = [], 0
+@triton.constexpr_function
+def blocks(size, tile):
+    """The functions of an input in powers of two, the largest first: (where it begins, how many) of each.
+
+    The last may count functions that are not there: `tl.dot` wants 16 columns.
+    """
+    found, first, least = [], 0, max(1, 16 // tile.inputs)
     while first < size:
-        count = min(most, 1 << ((size - first).bit_length() - 1))
+        count = max(min(tile.functions, 1 << ((size - first).bit_length() - 1)), least)
         found.append((first, count))
         first += count
     return found
 
 
 @triton.constexpr_function
-def block_number(size, most):
+def block_number(size, tile):
     """In how many blocks the functions of an input are taken."""
-    return len(_blocks(size, most))
+    return len(blocks(size, tile))
 
 
 @triton.constexpr_function
-def block_begin(size, most, index):
+def block_begin(size, tile, index):
     """The first function of a block."""
-    return _blocks(size, most)[index][0]
+    return blocks(size, tile)[index][0]
 
 
 @triton.constexpr_function
-def block_count(size, most, index):
+def block_count(size, tile, index):
     """The number of functions of a block, a power of two."""
-    return _blocks(size, most)[index][1]
+    return blocks(size, tile)[index][1]
 
 
 @triton.jit
-def scaled(values, s, there, e, row, feature, SCALED: tl.constexpr, N: tl.constexpr):
-    """The values of a window times s, if there is one."""
+def times(phi, s, there, e, row, feature, SCALED: tl.constexpr):
+    """The features times s, if there is one."""
     if SCALED:
-        scale = tl.load(at(s, e, row, feature), mask=there, other=0.0).to(values[0].dtype)
-        times = ()
-        for j in tl.static_range(N):
-            times = times + (values[j] * scale,)
-        return times
+        scale = tl.load(at(s, e, row, feature), mask=there, other=0.0).to(phi[0].dtype)
+        product = ()
+        for part in tl.static_range(len(phi)):
+            product = product + (phi[part] * scale,)
+        return product
     else:
-        return values
+        return phi
 
 
 @triton.jit
-def sum_inputs_dense(
-    x, w, s, y, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr
+def add_inputs(
+    acc,
+    x,
+    w,
+    s,
+    basis,
+    sizes,
+    e,
+    row,
+    o,
+    K0: tl.constexpr,
+    COUNT: tl.constexpr,
+    SHAPE: tl.constexpr,
+    TILE: tl.constexpr,
+    SCALED: tl.constexpr,
 ):
+    """acc plus what the functions K0 .. K0 + COUNT - 1 of every input bring to a tile of rows x outputs."""
+    BI: tl.constexpr = TILE.inputs
+    K: tl.constexpr = SHAPE.size
+    FACTOR: tl.constexpr = TILE.factor
+    COMPUTE: tl.constexpr = acc.dtype
+    ROWS: tl.constexpr = COUNT if SHAPE.n == K else SHAPE.n
+    ends, numbers = held(basis, K0 if SHAPE.n == K else 0, ROWS, SHAPE)
+    c = tl.arange(0, COUNT * BI)[:, None]
+    for i0 in range(0, sizes.inputs, BI):
+        i = i0 + tl.arange(0, BI)[None, :]
+        there = (row < sizes.batch) & (i < sizes.inputs)
+        points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
+        first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
+        left = side_by_side(
+            first, table, times(phi, s, there, e, row, i, SCALED), numbers, K0, COUNT, True, SHAPE
+        )
+        of = i0 + c % BI
+        at_w = w + (of.to(tl.int64) * K + (K0 + c // BI)) * sizes.outputs + o
+        of_w = (of < sizes.inputs) & (K0 + c // BI < K) & (o < sizes.outputs)
+        right = tl.load(at_w, mask=of_w, other=0.0)
+        acc = tl.dot(
+            left.to(FACTOR), right.to(FACTOR), acc, input_precision=TILE.precision, out_dtype=COMPUTE
+        )
+    return acc
+
+
+@triton.jit
+def sum_inputs_dense(x, w, s, y, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr):
     """y: a tile of rows x outputs, the functions of the inputs as the left factor of a product."""
     BB: tl.constexpr = TILE.rows
-    BI: tl.constexpr = TILE.inputs
     BO: tl.constexpr = TILE.outputs
     K: tl.constexpr = SHAPE.size
-    N: tl.constexpr = SHAPE.n
-    MOST: tl.constexpr = TILE.functions
-    FACTOR: tl.constexpr = TILE.factor
-    COMPUTE: tl.constexpr = basis.knots.dtype.element_ty
     row_tiles, out_tiles = tl.cdiv(sizes.batch, BB), tl.cdiv(sizes.outputs, BO)
     pid = tl.program_id(0)
     e, pid = pid // (row_tiles * out_tiles), pid % (row_tiles * out_tiles)
     row = pid % row_tiles * BB + tl.arange(0, BB)[:, None]  # programs side by side share coefficients
     o = pid // row_tiles * BO + tl.arange(0, BO)[None, :]
     w += e.to(tl.int64) * sizes.inputs * K * sizes.outputs
-    acc = tl.zeros([BB, BO], COMPUTE)
-    for i0 in range(0, sizes.inputs, BI):
-        i = i0 + tl.arange(0, BI)[None, :]
-        there = (row < sizes.batch) & (i < sizes.inputs)
-        feature = tl.minimum(i, sizes.inputs - 1)
-        points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
-        first, values = window(points, feature, basis, SHAPE)
-        values = scaled(values, s, there, e, row, i, SCALED, N)
-        BLOCKS: tl.constexpr = block_number(K, MOST)
-        for block in tl.static_range(BLOCKS):
-            K0: tl.constexpr = block_begin(K, MOST, block)
-            COUNT: tl.constexpr = block_count(K, MOST, block)
-            c = tl.arange(0, COUNT * BI)[:, None]
-            of = i0 + c % BI
-            at_w = w + (of.to(tl.int64) * K + (K0 + c // BI)) * sizes.outputs + o
-            right = tl.load(at_w, mask=(of < sizes.inputs) & (o < sizes.outputs), other=0.0)
-            left = side_by_side(first, values, K0, COUNT, SHAPE)
-            acc = tl.dot(left.to(FACTOR), right.to(FACTOR), acc, input_precision=TILE.precision, out_dtype=COMPUTE)
+    acc = tl.zeros([BB, BO], basis.knots.dtype.element_ty)
+    for block in tl.static_range(block_number(K, TILE)):
+        acc = add_inputs(
+            acc,
+            x,
+            w,
+            s,
+            basis,
+            sizes,
+            e,
+            row,
+            o,
+            block_begin(K, TILE, block),
+            block_count(K, TILE, block),
+            SHAPE,
+            TILE,
+            SCALED,
+        )
     at_y = y + (e.to(tl.int64) * sizes.batch + row) * sizes.outputs + o
     tl.store(at_y, acc.to(y.dtype.element_ty), mask=(row < sizes.batch) & (o < sizes.outputs))
+
+
+@triton.jit
+def reach(
+    x,
+    w,
+    g,
+    basis,
+    sizes,
+    e,
+    row,
+    i0,
+    K0: tl.constexpr,
+    COUNT: tl.constexpr,
+    SHAPE: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """What the functions K0 .. K0 + COUNT - 1 of BI inputs make of g: [BB, BI]."""
+    BB: tl.constexpr = TILE.rows
+    BI: tl.constexpr = TILE.inputs
+    BO: tl.constexpr = TILE.outputs
+    FACTOR: tl.constexpr = TILE.factor
+    COMPUTE: tl.constexpr = basis.knots.dtype.element_ty
+    c = tl.arange(0, COUNT * BI)[None, :]
+    of = i0 + c % BI
+    begin = w + (of.to(tl.int64) * SHAPE.size + (K0 + c // BI)) * sizes.outputs
+    acc = tl.zeros([BB, COUNT * BI], COMPUTE)
+    for o0 in range(0, sizes.outputs, BO):
+        o = o0 + tl.arange(0, BO)
+        of_g = (row < sizes.batch) & (o[None, :] < sizes.outputs)
+        of_w = (of < sizes.inputs) & (K0 + c // BI < SHAPE.size) & (o[:, None] < sizes.outputs)
+        left = tl.load(at(g, e, row, o[None, :]), mask=of_g, other=0.0)
+        right = tl.load(begin + o[:, None], mask=of_w, other=0.0)
+        acc = tl.dot(
+            left.to(FACTOR), right.to(FACTOR), acc, input_precision=TILE.precision, out_dtype=COMPUTE
+        )
+    i = i0 + tl.arange(0, BI)[None, :]
+    there = (row < sizes.batch) & (i < sizes.inputs)
+    points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
+    ROWS: tl.constexpr = COUNT if SHAPE.n == SHAPE.size else SHAPE.n
+    ends, numbers = held(basis, K0 if SHAPE.n == SHAPE.size else 0, ROWS, SHAPE)
+    first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
+    functions = side_by_side(first, table, phi, numbers, K0, COUNT, True, SHAPE)
+    return tl.sum(tl.reshape(functions * acc, (BB, COUNT, BI)), 1)
 
 
 @triton.jit
@@ -171,43 +264,32 @@ def sum_outputs_dense(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.co
     """r: a tile of rows x inputs: g times coefficients, for each function; then what the functions make of it."""
     BB: tl.constexpr = TILE.rows
     BI: tl.constexpr = TILE.inputs
-    BO: tl.constexpr = TILE.outputs
     K: tl.constexpr = SHAPE.size
-    MOST: tl.constexpr = TILE.functions
-    FACTOR: tl.constexpr = TILE.factor
-    COMPUTE: tl.constexpr = basis.knots.dtype.element_ty
     row_tiles, in_tiles = tl.cdiv(sizes.batch, BB), tl.cdiv(sizes.inputs, BI)
     pid = tl.program_id(0)
     e, pid = pid // (row_tiles * in_tiles), pid % (row_tiles * in_tiles)
     row = pid % row_tiles * BB + tl.arange(0, BB)[:, None]
     i0 = pid // row_tiles * BI
-    i = i0 + tl.arange(0, BI)[None, :]
-    there = (row < sizes.batch) & (i < sizes.inputs)
     w += e.to(tl.int64) * sizes.inputs * K * sizes.outputs
-    total = tl.zeros([BB, BI], COMPUTE)
-    BLOCKS: tl.constexpr = block_number(K, MOST)
-    for block in tl.static_range(BLOCKS):
-        K0: tl.constexpr = block_begin(K, MOST, block)
-        COUNT: tl.constexpr = block_count(K, MOST, block)
-        c = tl.arange(0, COUNT * BI)[None, :]
-        of = i0 + c % BI
-        begin = w + (of.to(tl.int64) * K + (K0 + c // BI)) * sizes.outputs
-        reach = tl.zeros([BB, COUNT * BI], COMPUTE)
-        for o0 in range(0, sizes.outputs, BO):
-            o = o0 + tl.arange(0, BO)
-            left = tl.load(
-                at(g, e, row, o[None, :]), mask=(row < sizes.batch) & (o[None, :] < sizes.outputs), other=0.0
-            )
-            right = tl.load(
-                begin + o[:, None], mask=(of < sizes.inputs) & (o[:, None] < sizes.outputs), other=0.0
-            )
-            reach = tl.dot(left.to(FACTOR), right.to(FACTOR), reach, input_precision=TILE.precision, out_dtype=COMPUTE)
-        points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
-        first, values = window(points, tl.minimum(i, sizes.inputs - 1), basis, SHAPE)
-        left = side_by_side(first, values, K0, COUNT, SHAPE) * reach
-        total += tl.sum(tl.reshape(left, (BB, COUNT, BI)), 1)
+    total = tl.zeros([BB, BI], basis.knots.dtype.element_ty)
+    for block in tl.static_range(block_number(K, TILE)):
+        total += reach(
+            x,
+            w,
+            g,
+            basis,
+            sizes,
+            e,
+            row,
+            i0,
+            block_begin(K, TILE, block),
+            block_count(K, TILE, block),
+            SHAPE,
+            TILE,
+        )
+    i = i0 + tl.arange(0, BI)[None, :]
     at_r = r + (e.to(tl.int64) * sizes.batch + row) * sizes.inputs + i
-    tl.store(at_r, total.to(r.dtype.element_ty), mask=there)
+    tl.store(at_r, total.to(r.dtype.element_ty), mask=(row < sizes.batch) & (i < sizes.inputs))
 
 
 @triton.jit
@@ -220,9 +302,9 @@ def sum_batch_dense(
     BO: tl.constexpr = TILE.outputs
     COUNT: tl.constexpr = TILE.functions
     K: tl.constexpr = SHAPE.size
-    N: tl.constexpr = SHAPE.n
     FACTOR: tl.constexpr = TILE.factor
     COMPUTE: tl.constexpr = basis.knots.dtype.element_ty
+    ROWS: tl.constexpr = COUNT if SHAPE.n == K else SHAPE.n
     in_tiles, out_tiles = tl.cdiv(sizes.inputs, BI), tl.cdiv(sizes.outputs, BO)
     GROUPS: tl.constexpr = (K + COUNT - 1) // COUNT
     pid = tl.program_id(0)
@@ -233,23 +315,31 @@ def sum_batch_dense(
     part, e = pid % parts, pid // parts
     i = i0 + tl.arange(0, BI)[None, :]
     share = tl.cdiv(tl.cdiv(sizes.batch, BB), parts) * BB
+    ends, numbers = held(basis, k0 if SHAPE.n == K else 0, ROWS, SHAPE)
     acc = tl.zeros([BO, COUNT * BI], COMPUTE)
     for row0 in range(part * share, tl.minimum((part + 1) * share, sizes.batch), BB):
         row = row0 + tl.arange(0, BB)[:, None]
         there = (row < sizes.batch) & (i < sizes.inputs)
         points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
-        first, values = window(points, tl.minimum(i, sizes.inputs - 1), basis, SHAPE)
-        values = scaled(values, s, there, e, row, i, SCALED, N)
-        right = side_by_side(first, values, k0, COUNT, SHAPE)
+        first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
+        right = side_by_side(
+            first, table, times(phi, s, there, e, row, i, SCALED), numbers, k0, COUNT, True, SHAPE
+        )
         left = tl.load(
             at(g, e, row, o[None, :]), mask=(row < sizes.batch) & (o[None, :] < sizes.outputs), other=0.0
         )
         acc = tl.dot(
-            tl.trans(left).to(FACTOR), right.to(FACTOR), acc, input_precision=TILE.precision, out_dtype=COMPUTE
+            tl.trans(left).to(FACTOR),
+            right.to(FACTOR),
+            acc,
+            input_precision=TILE.precision,
+            out_dtype=COMPUTE,
         )
     c = tl.arange(0, COUNT * BI)[None, :]
     k, of = k0 + c // BI, i0 + c % BI
-    edge = (part.to(tl.int64) * (tl.num_programs(0) // (GROUPS * out_tiles * in_tiles * parts)) + e) * sizes.inputs + of
+    edge = (
+        part.to(tl.int64) * (tl.num_programs(0) // (GROUPS * out_tiles * in_tiles * parts)) + e
+    ) * sizes.inputs + of
     at_v = v + (edge * K + k) * sizes.outputs + o[:, None]
     there = (of < sizes.inputs) & (k < K) & (o[:, None] < sizes.outputs)
     tl.store(at_v, acc.to(v.dtype.element_ty), mask=there)
@@ -272,17 +362,18 @@ def sum_inputs_gather(
     row, e = pid % sizes.batch, pid // sizes.batch
     share = tl.cdiv(tl.cdiv(sizes.inputs, BI), parts) * BI
     w += e.to(tl.int64) * sizes.inputs * K * sizes.outputs
+    ends, _ = held(basis, 0, 0, SHAPE)
     acc = tl.zeros([BI, BO], COMPUTE)
     for i0 in range(part * share, tl.minimum((part + 1) * share, sizes.inputs), BI):
         i = i0 + tl.arange(0, BI)[:, None]
         there = i < sizes.inputs
         points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
-        first, values = window(points, tl.minimum(i, sizes.inputs - 1), basis, SHAPE)
-        values = scaled(values, s, there, e, row, i, SCALED, N)
+        first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
+        phi = times(phi, s, there, e, row, i, SCALED)
         begin = w + (i.to(tl.int64) * K + first) * sizes.outputs + o
-        for j in tl.static_range(N):
+        for j in range(N):
             met = tl.load(begin + j * sizes.outputs, mask=there & (o < sizes.outputs), other=0.0)
-            acc += values[j] * met.to(COMPUTE)
+            acc += value(phi, table, (), 0, j, False, SHAPE) * met.to(COMPUTE)
     total = tl.sum(acc, 0)[None, :]
     groups = tl.num_programs(0) // (out_tiles * parts * sizes.batch)
     at_y = y + ((part.to(tl.int64) * groups + e) * sizes.batch + row) * sizes.outputs + o
@@ -303,7 +394,8 @@ def sum_outputs_gather(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.c
     row, e = pid % sizes.batch, pid // sizes.batch
     there = i < sizes.inputs
     points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
-    first, values = window(points, tl.minimum(i, sizes.inputs - 1), basis, SHAPE)
+    ends, _ = held(basis, 0, 0, SHAPE)
+    first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
     w += e.to(tl.int64) * sizes.inputs * K * sizes.outputs
     begin = w + (i.to(tl.int64) * K + first) * sizes.outputs
     acc = tl.zeros([BI, BO], COMPUTE)
@@ -312,9 +404,9 @@ def sum_outputs_gather(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.c
         inside = o < sizes.outputs
         cotangent = tl.load(at(g, e, row, o), mask=inside, other=0.0).to(COMPUTE)
         function = tl.zeros([BI, BO], COMPUTE)
-        for j in tl.static_range(N):
+        for j in range(N):
             met = tl.load(begin + j * sizes.outputs + o, mask=there & inside, other=0.0)
-            function += values[j] * met.to(COMPUTE)
+            function += value(phi, table, (), 0, j, False, SHAPE) * met.to(COMPUTE)
         acc += function * cotangent
     at_r = r + (e.to(tl.int64) * sizes.batch + row) * sizes.inputs + i
     tl.store(at_r, tl.sum(acc, 1)[:, None].to(r.dtype.element_ty), mask=there)

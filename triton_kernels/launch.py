@@ -27,7 +27,17 @@ def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tenso
         return w.new_zeros(y.shape[1:])
     split = (how.parts,) if how.kernel == "sum_inputs_gather" else ()
     constants = (_shape(basis), how.tile, s is not None)
-    _launch(how, x, _read(w.contiguous()), _rows(x if s is None else s), y, _basis(basis), sizes, *split, *constants)
+    _launch(
+        how,
+        x,
+        _read(w.contiguous()),
+        _rows(x if s is None else s),
+        y,
+        _basis(basis),
+        sizes,
+        *split,
+        *constants,
+    )
     return _whole(y, w.dtype)
 
 
