@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+import high_order_fused as hof
 from high_order_fused import cpu
 
 
 def pytest_addoption(parser):
     parser.addoption("--isa", help="run the C++ kernels with these instructions: baseline, avx2 or avx512")
+    parser.addoption("--backend", default="auto", help="the backend of tests that do not choose one")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -18,6 +20,12 @@ def _isa(request):
     else:
         with cpu.use_isa(isa):
             yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _backend(request):
+    with hof.use_backend(request.config.getoption("--backend")):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ _NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", 
 
 
 class Reading(NamedTuple):
-    """Of a compiled kernel: registers of a thread, bytes spilled, bytes shared, matrix instructions by name."""
+    """Of a compiled kernel: registers of a thread, instructions that spill, bytes shared, matrix instructions by name."""
 
     registers: int
     spilled: int
@@ -47,8 +47,10 @@ def read(how: Choice, shape: Shape, dtype: torch.dtype, target: str) -> Reading:
         }
         return Reading(found["vgpr_count"], found["vgpr_spill_count"], shared, _counted(text, r"v_(mfma)"))
     usage, text = _dumped(compiled.asm["cubin"])
-    registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))
-    return Reading(registers, stack, shared, _counted(text, r"\b(HGMMA|HMMA|DMMA|UTCHMMA|UTCQMMA)"))
+    registers = int(re.search(r"REG:(\d+)", usage)[1])
+    return Reading(
+        registers, text.count("STL"), shared, _counted(text, r"\b(HGMMA|HMMA|DMMA|UTCHMMA|UTCQMMA)")
+    )
 
 
 def _counted(text: str, pattern: str) -> dict[str, int]:

@@ -3,6 +3,8 @@
 Estimates from compiled code and published rates, none of them measured on a device.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -35,6 +37,20 @@ class Choice(NamedTuple):
     parts: int = 1
 
 
+@contextmanager
+def prefer(kind: str) -> Iterator[None]:
+    """Within the block "dense" or "gather" kernels run wherever there is such a one, for tests and timing."""
+    global _preferred
+    before, _preferred = _preferred, kind
+    try:
+        yield
+    finally:
+        _preferred = before
+
+
+_preferred = "auto"
+
+
 def chosen(
     contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int
 ) -> Choice:
@@ -47,7 +63,8 @@ def chosen(
     dense = _dense(contraction, shape, dtype, precision)
     padded = -(-sizes.batch // dense.tile.rows) * dense.tile.rows
     by_gather = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
-    if shape.size > MOST_FUNCTIONS or by_gather < padded * shape.size:
+    gather = shape.size > MOST_FUNCTIONS or by_gather < padded * shape.size
+    if _preferred == "gather" or (gather and _preferred != "dense"):
         return _gather(contraction, groups, sizes, shape, dtype, processors)
     return dense
 
@@ -64,7 +81,8 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -
     by_batch, by_outputs = contraction == "sum_batch", contraction == "sum_outputs"
     inputs, warps = (16 if simple or by_batch else 8), 8
     if dtype == torch.float64:
-        rows, outputs, functions, warps = (32 if shape.m <= 8 else 16), 32, 2, 4
+        rows, outputs = (32, 32) if shape.m <= 8 else (16, 16)
+        inputs, functions, warps = 8, 2, 4
     elif precision == "ieee":
         rows, outputs, functions, warps = 64, (32 if by_outputs and not simple else 64), 4, 4
     else:
@@ -93,7 +111,7 @@ def _sum_batch(groups: int, sizes: Sizes, shape: Shape, dense: Choice, processor
 def _gather(
     contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int
 ) -> Choice:
-    tile = Tile(1, 16, 64 if dtype == torch.float64 else 128, 1, "ieee", tl.float32)
+    tile = Tile(1, 8, 64 if dtype == torch.float64 else 128, 1, "ieee", tl.float32)
     if contraction == "sum_outputs":
         return Choice("sum_outputs_gather", tile, 4, 1)
     programs = groups * sizes.batch * -(-sizes.outputs // tile.outputs)

@@ -1,0 +1,122 @@
+"""The Triton kernels in their interpreter: each kernel against the reference, odd sizes, split sums."""
+
+import pytest
+import torch
+
+import high_order_fused as hof
+from high_order_fused import functional, reference
+from high_order_fused.basis import lookup_dtype
+from tests import cases
+from tests.support import difference
+
+_status = hof.backends()["triton"]
+pytestmark = pytest.mark.skipif(not _status.available, reason=f"triton: {_status.detail}")
+if _status.available:
+    from high_order_fused.triton_kernels import choice, launch
+    from high_order_fused.triton_kernels.form import Sizes
+
+FAMILIES = [f"{family}-{policies[-1]}" for family, policies in cases.POLICIES.items()]
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+# sizes beside those of tiles
+SHAPES = [(1, 1, 1, 1), (2, 3, 17, 2), (1, 66, 3, 67)]
+
+
+def operands(basis, shape, dtype):
+    groups, batch, inputs, outputs = shape
+    inputs = basis.inputs or inputs
+    x = cases.points(groups, batch, inputs, dtype=dtype)
+    g, s = torch.randn(groups, batch, outputs, dtype=dtype), torch.randn(groups, batch, inputs, dtype=dtype)
+    w = torch.randn(groups, inputs, basis.size, outputs, dtype=dtype)
+    return x, w, g, s, basis.operands(lookup_dtype(x), x.device)
+
+
+def three(module, x, w, g, s, basis):
+    return (
+        module.sum_inputs(x, w, s, basis),
+        module.sum_outputs(x, w, g, basis),
+        module.sum_batch(x, g, s, basis),
+    )
+
+
+@pytest.mark.parametrize("kind", ["dense", "gather"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", FAMILIES)
+def test_every_kernel_and_size(kind, case, dtype):
+    basis = cases.build(case)
+    shapes = SHAPES[1:2] if dtype != torch.float32 else SHAPES[:2] if kind == "gather" else SHAPES
+    for shape in shapes:
+        arguments = operands(basis, shape, dtype)
+        exact = three(
+            reference,
+            *(t.double() for t in arguments[:4]),
+            basis.operands(torch.float64, arguments[0].device),
+        )
+        with choice.prefer(kind):
+            for actual, expected in zip(three(launch, *arguments), exact, strict=True):
+                assert actual.dtype == dtype and difference(actual, expected) < TOLERANCE[dtype], shape
+
+
+@pytest.mark.parametrize(("n", "segments"), [(1, 3), (2, 1), (2, 40), (5, 2), (5, 7), (9, 2), (13, 1)])
+def test_every_window_and_number_of_segments(n, segments):
+    """Blocks of functions of every size; a search of every depth; beyond 64 functions gathers alone."""
+    for knots in (None, torch.linspace(-1, 1, segments + 1) ** 3):
+        basis = hof.bases.piecewise_lagrange(n, segments, knots=knots)
+        arguments = operands(basis, (1, 5, 2, 3), torch.float64)
+        for actual, expected in zip(three(launch, *arguments), three(reference, *arguments), strict=True):
+            assert difference(actual, expected) < 1e-11
+
+
+def test_sums_in_parts_are_the_same_every_time():
+    basis = cases.build("bspline-zero")
+    x, w, g, s, operand = operands(basis, (1, 600, 3, 3), torch.float32)
+    assert launch.choice("sum_batch", x, 3, g.dtype, operand).parts > 1
+    v = launch.sum_batch(x, g, s, operand)
+    assert difference(v, reference.sum_batch(x, g, s, operand)) < 1e-5
+    assert torch.equal(v, launch.sum_batch(x, g, s, operand))
+    few, w, _, _, _ = operands(basis, (1, 1, 70, 3), torch.float32)
+    with choice.prefer("gather"):
+        assert launch.choice("sum_inputs", few, 3, w.dtype, operand).parts > 1
+        y = launch.sum_inputs(few, w, None, operand)
+    assert difference(y, reference.sum_inputs(few, w, None, operand)) < 1e-5
+
+
+def test_the_cost_model():
+    """Few rows or many functions gather, polynomials and full tiles multiply; nothing depends on the device."""
+    bases = {"spline": hof.bases.bspline(3, 5), "fine": hof.bases.piecewise_lagrange(4, 50)}
+    bases["polynomial"] = hof.bases.lagrange(4, outside="extrapolate")
+
+    def kernel(name, batch):
+        shape = launch._shape(bases[name].operands(torch.float32, torch.device("cpu")))
+        return choice.chosen("sum_inputs", 1, Sizes(batch, 256, 256), shape, torch.bfloat16, 132).kernel
+
+    assert kernel("spline", 1) == kernel("polynomial", 1) == "sum_inputs_gather"
+    assert kernel("spline", 4096) == kernel("polynomial", 4096) == "sum_inputs_dense"
+    assert kernel("fine", 4096) == "sum_inputs_gather"
+
+
+def test_layers_train_and_explain():
+    layer = hof.HighOrderLinear(3, 4, hof.bases.piecewise_lagrange(3, 4))
+    torch.nn.init.normal_(layer.weight)
+    x = torch.rand(9, 3, requires_grad=True)
+    grads = {}
+    for backend in ("triton", "reference"):
+        with hof.use_backend(backend):
+            layer.zero_grad()
+            x.grad = None
+            layer(x).square().sum().backward()
+            grads[backend] = (x.grad, layer.weight.grad.clone())
+            if backend == "triton":
+                (call,) = hof.explain(layer, x)
+    assert "triton" in call.backend and "tiles" in call.steps["gradient of weight"]
+    for actual, expected in zip(grads["triton"], grads["reference"], strict=True):
+        assert difference(actual, expected) < 1e-5
+
+
+def test_packing_is_transposed():
+    layer = hof.layers.high_order_fc_layers("continuous", n=3, in_features=3, out_features=5, segments=2)
+    x = torch.rand(4, 3)
+    with hof.use_backend("triton"):
+        y = layer(x)
+    assert (
+        difference(y, functional.link(x, layer.w.detach().permute(1, 2, 0).contiguous(), layer.basis)) < 1e-5
+    )
