@@ -11,7 +11,7 @@ NATIVE_SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all test-portable test-sanitize lint format bench clean
+.PHONY: help setup demo test test-all test-portable test-triton test-sanitize lint format bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,7 +33,7 @@ test-portable: $(READY) ## Run the tests of results on the baseline kernels, and
 	@echo "==> Baseline kernels"
 	@$(PY) -m pytest -n $(JOBS) --isa baseline tests/test_conformance.py tests/test_golden.py tests/test_kan.py -k 'not reference'
 	@rm -rf build/portable && mkdir -p build/portable
-	@cp -r high_order_fused csrc benchmarks tests docs setup.py pyproject.toml README.md LICENSE build/portable/
+	@cp -r high_order_fused csrc triton_kernels benchmarks tests docs setup.py pyproject.toml README.md LICENSE build/portable/
 	@rm -f build/portable/high_order_fused/*.so
 	@echo "==> No compiled kernels"
 	@cd build/portable && HOF_NATIVE=0 $(abspath $(PY)) setup.py -q build_ext --inplace
@@ -41,10 +41,16 @@ test-portable: $(READY) ## Run the tests of results on the baseline kernels, and
 	@cd build/portable && $(abspath $(PY)) -m pytest -n $(JOBS) -p no:cacheprovider tests/test_native.py tests/test_golden.py \
 		tests/test_layers.py tests/test_kan.py tests/test_errors.py tests/test_fuse.py
 
+# bfloat16 is float32 in the interpreter.
+test-triton: $(READY) ## Run the tests of results on the Triton kernels, in Triton's interpreter
+	@echo "==> Triton kernels, interpreted"
+	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --backend triton tests/test_triton.py tests/test_conformance.py tests/test_golden.py \
+		-k 'not reference and not cpu and not (test_conformance and bfloat16)' $(ARGS)
+
 # A copy of the tree with sanitized kernels; leaks are Python's own and are not looked for.
 test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-behaviour sanitizers
 	@rm -rf build/sanitize && mkdir -p build/sanitize
-	@cp -r high_order_fused csrc benchmarks tests setup.py pyproject.toml README.md LICENSE build/sanitize/
+	@cp -r high_order_fused csrc triton_kernels benchmarks tests setup.py pyproject.toml README.md LICENSE build/sanitize/
 	@rm -f build/sanitize/high_order_fused/*.so
 	@echo "==> Building the kernels with sanitizers"
 	@cd build/sanitize && HOF_SANITIZE=1 $(abspath $(PY)) setup.py -q build_ext --inplace
@@ -66,7 +72,7 @@ bench: $(READY) ## Measure against the rivals that are installed
 clean: ## Remove what was built and cached; the environment stays
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(READY)
 	rm -f high_order_fused/*.so high_order_fused/*.pyd high_order_fused/native_missing.txt
-	find high_order_fused benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find high_order_fused triton_kernels benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
 	@echo "==> Creating $(VENV)"

@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 
 PACKAGE = "high_order_fused"
-INSTALLED_INSIDE = ("benchmarks", "triton_kernels")  # top-level folders that become sub-packages of the package
+INSTALLED_INSIDE = ("benchmarks", "triton_kernels")  # top-level folders that become sub-packages
 TORCH_TARGET_VERSION = "0x020b000000000000"  # torch 2.11: the oldest release whose stable ABI is used
 NATIVE = os.environ.get("HOF_NATIVE", "1") != "0"
 SANITIZE = os.environ.get("HOF_SANITIZE", "0") != "0"  # for `make test-sanitize`

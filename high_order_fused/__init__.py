@@ -1,7 +1,7 @@
 """Layers whose edges are learned one-dimensional functions, without the big tensors in between."""
 
-from . import bases, functional, gpu, init, kan, layers, norm  # isort: skip
-from . import cpu  # after gpu: of two backends that take a tensor the later is preferred
+from . import gpu  # noqa: F401, I001  before cpu: of two backends that take a tensor the later is preferred
+from . import bases, cpu, functional, init, kan, layers, norm
 from .backends import backends, use_backend
 from .basis import Basis
 from .explain import explain

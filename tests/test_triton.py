@@ -81,7 +81,7 @@ def test_sums_in_parts_are_the_same_every_time():
 
 
 def test_the_cost_model():
-    """Few rows or many functions gather, polynomials and full tiles multiply; nothing depends on the device."""
+    """Few rows or many functions gather, polynomials and full tiles multiply."""
     bases = {"spline": hof.bases.bspline(3, 5), "fine": hof.bases.piecewise_lagrange(4, 50)}
     bases["polynomial"] = hof.bases.lagrange(4, outside="extrapolate")
 

@@ -1,4 +1,4 @@
-"""What the cost model can choose, compiled ahead of time: no spills, shared memory that is there, tensor cores."""
+"""What the cost model can choose, compiled ahead of time: no spills, little shared memory, tensor cores."""
 
 import itertools
 

@@ -1,1 +1,1 @@
-"""The form on a GPU, in Triton: the kernels, the cost model that chooses among them, and what launches them."""
+"""The form on a GPU, in Triton: the kernels, the cost model that chooses, and what launches them."""

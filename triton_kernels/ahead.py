@@ -27,7 +27,7 @@ _NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", 
 
 
 class Reading(NamedTuple):
-    """Of a compiled kernel: registers of a thread, instructions that spill, bytes shared, matrix instructions by name."""
+    """Of a compiled kernel: a thread's registers, spills, shared bytes, matrix instructions by name."""
 
     registers: int
     spilled: int

@@ -1,4 +1,4 @@
-"""Lookup and features of a basis inside a kernel: what reference.py does, for a tile. The only Triton copy."""
+"""Lookup and features of a basis inside a kernel: what reference.py does, for a tile. The only copy."""
 
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ def held(basis, j0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
     """What all inputs and segments share, as tensors [1, 1]: the interval, the first and last
     of equidistant knots, and rows j0 .. j0 + COUNT - 1 of the table.
 
-    For loops that feed `tl.dot`: loads inside them would each be copied ahead into shared memory, and a scalar
+    For loops that feed `tl.dot`: each load inside them would be copied ahead into shared memory, and a scalar
     between x and a factor would send that factor through shared memory.
     """
     M: tl.constexpr = SHAPE.m
@@ -189,7 +189,7 @@ def features(u, KIND: tl.constexpr, M: tl.constexpr):
 
 @triton.jit
 def meet(x, feature, basis, ends, SHAPE: tl.constexpr):
-    """Where x falls: its segment's first coefficient (int32), its table's place, and its features, a tuple."""
+    """Where x falls: its segment's first coefficient (int32), its table's place, and the features there."""
     segment, u = locate(x, feature, basis, ends, SHAPE)
     table = basis.table
     if SHAPE.own_table:
@@ -204,7 +204,7 @@ def meet(x, feature, basis, ends, SHAPE: tl.constexpr):
 
 @triton.jit
 def value(phi, table, numbers, j0, j, HELD: tl.constexpr, SHAPE: tl.constexpr):
-    """Function j0 + j of a window: a row of the segment's table, or of the rows held from j0 on, times the features."""
+    """Function j0 + j of a window: a row of its table, or of the rows held from j0 on, times the features."""
     M: tl.constexpr = SHAPE.m
     IN_HAND: tl.constexpr = HELD and SHAPE.tables == 1 and not SHAPE.own_table
     row = table

@@ -1,4 +1,4 @@
-"""The three contractions of the form as kernels: dense tiles for tensor cores, gathers of the coefficients met.
+"""The three contractions of the form as kernels: dense tiles for tensor cores, and gathers.
 
 The letters are those of reference.py. A program works on one tile of the result; which one, it reads from
 `tl.program_id(0)`. w and the results are contiguous, the others come with their strides.
@@ -56,24 +56,22 @@ def beside(a, b):
 
 
 @triton.jit
-def side_by_side(
-    first, table, phi, numbers, k0, COUNT: tl.constexpr, HELD: tl.constexpr, SHAPE: tl.constexpr
-):
+def side_by_side(first, table, phi, numbers, k0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
     """The functions k0 .. k0 + COUNT - 1 at a tile [R, C]: [R, COUNT * C], function k in the k-th C columns.
 
-    COUNT is a power of two. HELD: numbers are the table's rows from k0 on where every window is all of the
+    COUNT is a power of two. numbers are the table's rows from k0 on where every window is all of the
     coefficients, else all rows.
     """
     N: tl.constexpr = SHAPE.n
     parts = ()
     if SHAPE.n == SHAPE.size:
         for k in tl.static_range(COUNT):
-            parts = parts + (value(phi, table, numbers, k0, k, HELD, SHAPE),)
+            parts = parts + (value(phi, table, numbers, k0, k, True, SHAPE),)
     else:
-        for k in tl.static_range(COUNT):
+        for _ in tl.static_range(COUNT):
             parts = parts + (tl.zeros_like(phi[0]),)
         for j in tl.static_range(N):
-            met = value(phi, table, numbers, 0, j, HELD, SHAPE)
+            met = value(phi, table, numbers, 0, j, True, SHAPE)
             chosen = ()
             for k in tl.static_range(COUNT):
                 chosen = chosen + (tl.where(first == k0 + k - j, met, parts[k]),)
@@ -168,9 +166,7 @@ def add_inputs(
         there = (row < sizes.batch) & (i < sizes.inputs)
         points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
         first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
-        left = side_by_side(
-            first, table, times(phi, s, there, e, row, i, SCALED), numbers, K0, COUNT, True, SHAPE
-        )
+        left = side_by_side(first, table, times(phi, s, there, e, row, i, SCALED), numbers, K0, COUNT, SHAPE)
         of = i0 + c % BI
         at_w = w + (of.to(tl.int64) * K + (K0 + c // BI)) * sizes.outputs + o
         of_w = (of < sizes.inputs) & (K0 + c // BI < K) & (o < sizes.outputs)
@@ -255,13 +251,13 @@ def reach(
     ROWS: tl.constexpr = COUNT if SHAPE.n == SHAPE.size else SHAPE.n
     ends, numbers = held(basis, K0 if SHAPE.n == SHAPE.size else 0, ROWS, SHAPE)
     first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
-    functions = side_by_side(first, table, phi, numbers, K0, COUNT, True, SHAPE)
+    functions = side_by_side(first, table, phi, numbers, K0, COUNT, SHAPE)
     return tl.sum(tl.reshape(functions * acc, (BB, COUNT, BI)), 1)
 
 
 @triton.jit
 def sum_outputs_dense(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr):
-    """r: a tile of rows x inputs: g times coefficients, for each function; then what the functions make of it."""
+    """r: a tile of rows x inputs: g times coefficients, for each function; then times the functions."""
     BB: tl.constexpr = TILE.rows
     BI: tl.constexpr = TILE.inputs
     K: tl.constexpr = SHAPE.size
@@ -322,9 +318,7 @@ def sum_batch_dense(
         there = (row < sizes.batch) & (i < sizes.inputs)
         points = tl.load(at(x, e, row, i), mask=there, other=0.0).to(COMPUTE)
         first, table, phi = meet(points, tl.minimum(i, sizes.inputs - 1), basis, ends, SHAPE)
-        right = side_by_side(
-            first, table, times(phi, s, there, e, row, i, SCALED), numbers, k0, COUNT, True, SHAPE
-        )
+        right = side_by_side(first, table, times(phi, s, there, e, row, i, SCALED), numbers, k0, COUNT, SHAPE)
         left = tl.load(
             at(g, e, row, o[None, :]), mask=(row < sizes.batch) & (o[None, :] < sizes.outputs), other=0.0
         )
