@@ -50,8 +50,8 @@ def divided(a, b):
 
 @triton.jit
 def held(basis, j0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
-    """What all inputs and segments share, as tensors [1, 1]: the interval, the first and last
-    of equidistant knots, and rows j0 .. j0 + COUNT - 1 of the table.
+    """What all inputs and segments share, as tensors [1, 1]: the interval, the knots of a
+    single segment, and rows j0 .. j0 + COUNT - 1 of the table.
 
     For loops that feed `tl.dot`: each load inside them would be copied ahead into shared memory, and a scalar
     between x and a factor would send that factor through shared memory.
@@ -60,9 +60,8 @@ def held(basis, j0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
     ends = ()
     if not SHAPE.own_domain:
         ends = (one(basis.domain, 0), one(basis.domain, 1))
-    if SHAPE.uniform:
-        FIRST: tl.constexpr = 0 if SHAPE.outer == NONE else 1
-        ends = ends + (one(basis.knots, FIRST), one(basis.knots, SHAPE.segments - FIRST))
+    if SHAPE.segments == 1 and not SHAPE.own_knots:
+        ends = ends + (one(basis.knots, 0), one(basis.knots, 1))
     table = ()
     if SHAPE.tables == 1 and not SHAPE.own_table:
         for j in tl.static_range(COUNT):
@@ -87,29 +86,25 @@ def locate(x, feature, basis, ends, SHAPE: tl.constexpr):
         low, high = tl.load(basis.domain + feature * 2), tl.load(basis.domain + feature * 2 + 1)
     else:
         low, high = ends[0], ends[1]
+    knots = basis.knots
+    if SHAPE.own_knots:
+        knots = basis.knots + feature * (SHAPE.segments + 1)
+    segment = tl.zeros_like(x).to(tl.int32)
     if SHAPE.uniform:
         position = divided(x - low, high - low) * INNER
         position = tl.where(position > 0, position, 0.0)  # NaN becomes 0
         segment = tl.where(position < INNER - 1, position, INNER - 1.0).to(tl.int32)
-        # the knots are equidistant from the first to the last, which need not be the ends of the lookup
-        left, right = ends[2], ends[3]
-        share = divided(x - left, right - left)
-        u = 2 * (share * INNER - segment.to(x.dtype)) - 1
-        if OUTER != NONE:  # the outer segments are as wide as all others together
-            segment = tl.where(x < low, 0, tl.where(x > high, INNER + 1, segment + 1))
-            u = tl.where(x < low, 2 * share + 1, tl.where(x > high, 2 * (share - 1) - 1, u))
     else:
-        knots = basis.knots
-        if SHAPE.own_knots:
-            knots = basis.knots + feature * (SHAPE.segments + 1)
         between = knots + (1 if OUTER == NONE else 2)  # the knots between the segments inside
-        segment = tl.zeros_like(x).to(tl.int32)
         for step in tl.static_range(steps(INNER)):
             segment = half_way(x, between, segment, 2 ** (steps(INNER) - 1 - step), INNER)
-        if OUTER != NONE:
-            segment = tl.where(x < low, 0, tl.where(x > high, INNER + 1, segment + 1))
-        left = tl.load(knots + segment)
-        u = 2 * divided(x - left, tl.load(knots + segment + 1) - left) - 1
+    if OUTER != NONE:
+        segment = tl.where(x < low, 0, tl.where(x > high, INNER + 1, segment + 1))
+    if SHAPE.segments == 1 and not SHAPE.own_knots:
+        left, right = ends[-2], ends[-1]
+    else:
+        left, right = tl.load(knots + segment), tl.load(knots + segment + 1)
+    u = 2 * divided(x - left, right - left) - 1
     if OUTER == FROZEN:
         u = tl.where((segment == 0) | (segment == INNER + 1), 0.0, u)
     return segment, u

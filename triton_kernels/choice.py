@@ -65,7 +65,7 @@ def chosen(
     by_gather = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
     gather = shape.size > MOST_FUNCTIONS or by_gather < padded * shape.size
     if _preferred == "gather" or (gather and _preferred != "dense"):
-        return _gather(contraction, groups, sizes, shape, dtype, processors)
+        return _gather(contraction, groups, sizes, dtype, processors)
     return dense
 
 
@@ -108,9 +108,7 @@ def _sum_batch(groups: int, sizes: Sizes, shape: Shape, dense: Choice, processor
     return dense._replace(parts=max(parts, 1))
 
 
-def _gather(
-    contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int
-) -> Choice:
+def _gather(contraction: str, groups: int, sizes: Sizes, dtype: torch.dtype, processors: int) -> Choice:
     tile = Tile(1, 8, 64 if dtype == torch.float64 else 128, 1, "ieee", tl.float32)
     if contraction == "sum_outputs":
         return Choice("sum_outputs_gather", tile, 4, 1)
