@@ -27,7 +27,7 @@ def test_importing_is_quiet_and_needs_torch_alone():
     """No optional package comes in with ours (numpy may, through torch), and nothing is printed."""
     code = (
         "import sys\n"
-        "import torch\n"
+        "import torch, torch._dynamo\n"  # which takes Triton along where it is installed
         "blocked = ['scipy', 'sklearn', 'matplotlib', 'rich', 'pytest']\n"
         "blocked += [] if torch.cuda.is_available() else ['triton']\n"
         "before = set(sys.modules)\n"
