@@ -5,7 +5,7 @@ import inspect
 import torch
 
 from high_order_fused import bases
-from high_order_fused.basis import OUTSIDE
+from high_order_fused.basis import OUTSIDE, lookup_dtype
 
 INPUTS = 3  # features of the cases that have knots of their own
 KNOTS = torch.tensor([[-1.0, -0.4, 0.1, 0.8], [-0.9, -0.3, 0.0, 1.1], [-1.2, 0.2, 0.3, 0.9]])
@@ -63,3 +63,22 @@ def constructors():
 def points(*shape, dtype=torch.float64, spread=1.6):
     """Random points in and beyond the intervals of the cases, none on a knot."""
     return (torch.rand(*shape, dtype=torch.float64) * 2 - 1).mul(spread).to(dtype)
+
+
+def operands(basis, shape, dtype=torch.float32):
+    """Random x, w, g, s of (groups, batch, inputs, outputs), and the basis as kernels read it."""
+    groups, batch, inputs, outputs = shape
+    inputs = basis.inputs or inputs
+    x = points(groups, batch, inputs, dtype=dtype)
+    g, s = torch.randn(groups, batch, outputs, dtype=dtype), torch.randn(groups, batch, inputs, dtype=dtype)
+    w = torch.randn(groups, inputs, basis.size, outputs, dtype=dtype)
+    return x, w, g, s, basis.operands(lookup_dtype(x), x.device)
+
+
+def three(module, x, w, g, s, basis):
+    """The three contractions of a backend's module."""
+    return (
+        module.sum_inputs(x, w, s, basis),
+        module.sum_outputs(x, w, g, basis),
+        module.sum_batch(x, g, s, basis),
+    )

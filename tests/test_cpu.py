@@ -7,6 +7,7 @@ import high_order_fused as hof
 from high_order_fused import cpu, functional, native, reference
 from high_order_fused.basis import lookup_dtype
 from tests import cases
+from tests.cases import operands, three
 from tests.support import difference
 
 pytestmark = pytest.mark.skipif(
@@ -22,23 +23,6 @@ def isa(request):
         pytest.skip(f"this processor has no {request.param}")
     with cpu.use_isa(request.param):
         yield request.param
-
-
-def operands(basis, shape, dtype=torch.float32):
-    groups, batch, inputs, outputs = shape
-    inputs = basis.inputs or inputs
-    x = cases.points(groups, batch, inputs, dtype=dtype)
-    g, s = torch.randn(groups, batch, outputs, dtype=dtype), torch.randn(groups, batch, inputs, dtype=dtype)
-    w = torch.randn(groups, inputs, basis.size, outputs, dtype=dtype)
-    return x, w, g, s, basis.operands(lookup_dtype(x), x.device)
-
-
-def three(module, x, w, g, s, basis):
-    return (
-        module.sum_inputs(x, w, s, basis),
-        module.sum_outputs(x, w, g, basis),
-        module.sum_batch(x, g, s, basis),
-    )
 
 
 # sizes beside those of vectors, register blocks, tiles and cache lines

@@ -5,37 +5,20 @@ import torch
 
 import high_order_fused as hof
 from high_order_fused import functional, reference
-from high_order_fused.basis import lookup_dtype
 from tests import cases
+from tests.cases import operands, three
 from tests.support import difference
 
 _status = hof.backends()["triton"]
 pytestmark = pytest.mark.skipif(not _status.available, reason=f"triton: {_status.detail}")
 if _status.available:
     from high_order_fused.triton_kernels import choice, launch
-    from high_order_fused.triton_kernels.form import Sizes
+    from high_order_fused.triton_kernels.tiles import Sizes
 
 FAMILIES = [f"{family}-{policies[-1]}" for family, policies in cases.POLICIES.items()]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 # sizes beside those of tiles
 SHAPES = [(1, 1, 1, 1), (2, 3, 17, 2), (1, 66, 3, 67)]
-
-
-def operands(basis, shape, dtype):
-    groups, batch, inputs, outputs = shape
-    inputs = basis.inputs or inputs
-    x = cases.points(groups, batch, inputs, dtype=dtype)
-    g, s = torch.randn(groups, batch, outputs, dtype=dtype), torch.randn(groups, batch, inputs, dtype=dtype)
-    w = torch.randn(groups, inputs, basis.size, outputs, dtype=dtype)
-    return x, w, g, s, basis.operands(lookup_dtype(x), x.device)
-
-
-def three(module, x, w, g, s, basis):
-    return (
-        module.sum_inputs(x, w, s, basis),
-        module.sum_outputs(x, w, g, basis),
-        module.sum_batch(x, g, s, basis),
-    )
 
 
 @pytest.mark.parametrize("kind", ["dense", "gather"])

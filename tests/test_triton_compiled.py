@@ -11,7 +11,7 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="interpreted kernels are not compiled")
 if not triton.knobs.runtime.interpret:
     from high_order_fused.triton_kernels import ahead, choice, launch
-    from high_order_fused.triton_kernels.form import Sizes
+    from high_order_fused.triton_kernels.tiles import Sizes
 
 BASES = {
     "polynomial": lambda: hof.bases.lagrange(4, outside="extrapolate"),

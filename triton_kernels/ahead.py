@@ -11,10 +11,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import form
 from .basis import Basis, Shape
 from .choice import Choice
-from .form import Rows, Sizes
+from .tiles import Rows, Sizes
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -64,7 +63,7 @@ def _options(how: Choice) -> dict[str, int]:
 
 def _source(how: Choice, shape: Shape, dtype: torch.dtype) -> ASTSource:
     """The kernel with the types and the divisibilities that launches of usual layers have."""
-    kernel = getattr(form, how.kernel)
+    kernel = how.function
     compute = "*fp64" if dtype == torch.float64 else "*fp32"
     pointer = f"*{_NAMES[dtype]}"
     rows = Rows(pointer, "i32", "i32", "constexpr")

@@ -49,26 +49,36 @@ def divided(a, b):
 
 
 @triton.jit
-def held(basis, j0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
-    """What all inputs and segments share, as tensors [1, 1]: the interval, the knots of a
-    single segment, and rows j0 .. j0 + COUNT - 1 of the table.
+def ends_of(basis, SHAPE: tl.constexpr):
+    """What all inputs share of the interval and the knots of a single segment, a tuple of tensors [1, 1].
 
-    For loops that feed `tl.dot`: each load inside them would be copied ahead into shared memory, and a scalar
-    between x and a factor would send that factor through shared memory.
+    Loaded before loops that feed `tl.dot`, as `rows_held` are: each load inside them would be copied ahead
+    into shared memory, and a scalar between x and a factor would send that factor through shared memory.
     """
-    M: tl.constexpr = SHAPE.m
     ends = ()
     if not SHAPE.own_domain:
         ends = (one(basis.domain, 0), one(basis.domain, 1))
     if SHAPE.segments == 1 and not SHAPE.own_knots:
         ends = ends + (one(basis.knots, 0), one(basis.knots, 1))
-    table = ()
+    return ends
+
+
+@triton.jit
+def rows_held(basis, k0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
+    """The numbers of a table that all inputs and segments share, a tuple of tensors [1, 1].
+
+    Where every window is all of the coefficients, rows k0 .. k0 + COUNT - 1 alone.
+    """
+    WHOLE: tl.constexpr = SHAPE.n == SHAPE.size
+    ROWS: tl.constexpr = COUNT if WHOLE else SHAPE.n
+    M: tl.constexpr = SHAPE.m
+    numbers = ()
     if SHAPE.tables == 1 and not SHAPE.own_table:
-        for j in tl.static_range(COUNT):
-            row = tl.minimum(j0 + j, SHAPE.n - 1) * M
+        for j in tl.static_range(ROWS):
+            row = tl.minimum((k0 if WHOLE else 0) + j, SHAPE.n - 1) * M
             for f in tl.static_range(M):
-                table = table + (one(basis.table, row + f),)
-    return ends, table
+                numbers = numbers + (one(basis.table, row + f),)
+    return numbers
 
 
 @triton.jit

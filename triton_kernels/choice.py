@@ -5,13 +5,14 @@ Estimates from compiled code and published rates, none of them measured on a dev
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
 
+from . import dense, gather
 from .basis import Shape
-from .form import Sizes, Tile
+from .tiles import Sizes, Tile
 
 # By how much a dense tile multiplies faster than a gather, a function of an input and an output at a time.
 # A gather reaches a quarter of float32's peak: shared with every number it multiplies is a load.
@@ -28,13 +29,18 @@ _FACTORS = {
 
 
 class Choice(NamedTuple):
-    """A kernel of form.py by name, its tile, its launch, and into how many parts its sum is split."""
+    """A kernel of dense.py or gather.py by name, its tile, its launch, the parts its sum is split into."""
 
     kernel: str
     tile: Tile
     warps: int
     stages: int
     parts: int = 1
+
+    @property
+    def function(self) -> Any:
+        """The kernel itself."""
+        return getattr(dense if self.kernel.endswith("dense") else gather, self.kernel)
 
 
 @contextmanager
@@ -58,15 +64,15 @@ def chosen(
     precision = (
         "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
     )
+    tiles = _dense(contraction, shape, dtype, precision)
     if contraction == "sum_batch":
-        return _sum_batch(groups, sizes, shape, _dense(contraction, shape, dtype, precision), processors)
-    dense = _dense(contraction, shape, dtype, precision)
-    padded = -(-sizes.batch // dense.tile.rows) * dense.tile.rows
-    by_gather = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
-    gather = shape.size > MOST_FUNCTIONS or by_gather < padded * shape.size
-    if _preferred == "gather" or (gather and _preferred != "dense"):
+        return _sum_batch(groups, sizes, shape, tiles, processors)
+    padded = -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
+    cost = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
+    cheaper = shape.size > MOST_FUNCTIONS or cost < padded * shape.size
+    if _preferred == "gather" or (cheaper and _preferred != "dense"):
         return _gather(contraction, groups, sizes, dtype, processors)
-    return dense
+    return tiles
 
 
 def _float32_precision() -> str:
@@ -81,7 +87,7 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -
     by_batch, by_outputs = contraction == "sum_batch", contraction == "sum_outputs"
     inputs, warps = (16 if simple or by_batch else 8), 8
     if dtype == torch.float64:
-        rows, outputs = (32, 32) if shape.m <= 8 else (16, 16)
+        rows, outputs = 32 if simple else 16, 32 if shape.m <= 8 else 16
         inputs, functions, warps = 8, 2, 4
     elif precision == "ieee":
         rows, outputs, functions, warps = 64, (32 if by_outputs and not simple else 64), 4, 4
@@ -100,12 +106,12 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -
     return Choice(f"{contraction}_dense", tile, warps, stages)
 
 
-def _sum_batch(groups: int, sizes: Sizes, shape: Shape, dense: Choice, processors: int) -> Choice:
-    tile = dense.tile
-    tiles = groups * -(-sizes.inputs // tile.inputs) * -(-sizes.outputs // tile.outputs)
-    tiles *= -(-shape.size // tile.functions)
-    parts = min(-(-2 * processors // max(tiles, 1)), -(-sizes.batch // (4 * tile.rows)))
-    return dense._replace(parts=max(parts, 1))
+def _sum_batch(groups: int, sizes: Sizes, shape: Shape, how: Choice, processors: int) -> Choice:
+    tile = how.tile
+    programs = groups * -(-sizes.inputs // tile.inputs) * -(-sizes.outputs // tile.outputs)
+    programs *= -(-shape.size // tile.functions)
+    parts = min(-(-2 * processors // max(programs, 1)), -(-sizes.batch // (4 * tile.rows)))
+    return how._replace(parts=max(parts, 1))
 
 
 def _gather(contraction: str, groups: int, sizes: Sizes, dtype: torch.dtype, processors: int) -> Choice:

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -10,74 +10,79 @@ from torch import Tensor
 
 from high_order_fused.operands import Operands
 
-from . import form
 from .basis import Basis, Shape
 from .choice import Choice, chosen
-from .form import Rows, Sizes
+from .tiles import Rows, Sizes
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_inputs."""
-    how, sizes = choice("sum_inputs", x, w.shape[3], w.dtype, basis), Sizes(*x.shape[1:], w.shape[3])
-    dtype = w.dtype if how.parts == 1 else basis.knots.dtype
-    y = w.new_empty(how.parts, x.shape[0], sizes.batch, sizes.outputs, dtype=_computable(dtype))
-    if y.numel() == 0 or sizes.inputs == 0:
+    call = _call("sum_inputs", x, w.shape[3], w.dtype, basis)
+    y = call.partial(w, (x.shape[0], call.sizes.batch, call.sizes.outputs))
+    if y.numel() == 0 or call.sizes.inputs == 0:
         return w.new_zeros(y.shape[1:])
-    split = (how.parts,) if how.kernel == "sum_inputs_gather" else ()
-    constants = (_shape(basis), how.tile, s is not None)
-    _launch(
-        how,
-        x,
-        _read(w.contiguous()),
-        _rows(x if s is None else s),
-        y,
-        _basis(basis),
-        sizes,
-        *split,
-        *constants,
-    )
+    _launch(call, x, w=_read(w.contiguous()), s=_rows(x if s is None else s), y=y, SCALED=s is not None)
     return _whole(y, w.dtype)
 
 
 def sum_outputs(x: Tensor, w: Tensor, g: Tensor, basis: Operands) -> Tensor:
     """As reference.sum_outputs."""
     factor = w.dtype if w.dtype == g.dtype else basis.knots.dtype
-    how, sizes = choice("sum_outputs", x, w.shape[3], factor, basis), Sizes(*x.shape[1:], w.shape[3])
-    r = x.new_empty(1, *x.shape, dtype=_computable(x.dtype))
-    if r.numel() == 0 or sizes.outputs == 0:
-        return torch.zeros_like(x, memory_format=torch.contiguous_format)
-    _launch(how, x, _read(w.contiguous()), _rows(g), r, _basis(basis), sizes, _shape(basis), how.tile)
+    call = _call("sum_outputs", x, w.shape[3], factor, basis)
+    r = call.partial(x, tuple(x.shape))
+    if r.numel() == 0 or call.sizes.outputs == 0:
+        return x.new_zeros(x.shape)
+    _launch(call, x, w=_read(w.contiguous()), g=_rows(g), r=r)
     return _whole(r, x.dtype)
 
 
 def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_batch."""
-    how, sizes = choice("sum_batch", x, g.shape[2], g.dtype, basis), Sizes(*x.shape[1:], g.shape[2])
-    dtype = g.dtype if how.parts == 1 else basis.knots.dtype
-    shape = (how.parts, x.shape[0], sizes.inputs, basis.layout.size, sizes.outputs)
-    v = g.new_empty(shape, dtype=_computable(dtype))
-    if v.numel() == 0 or sizes.batch == 0:
+    call = _call("sum_batch", x, g.shape[2], g.dtype, basis)
+    v = call.partial(g, (x.shape[0], call.sizes.inputs, call.shape.size, call.sizes.outputs))
+    if v.numel() == 0 or call.sizes.batch == 0:
         return g.new_zeros(v.shape[1:])
-    constants = (_shape(basis), how.tile, s is not None)
-    _launch(how, x, _rows(g), _rows(x if s is None else s), v, _basis(basis), sizes, how.parts, *constants)
+    _launch(call, x, g=_rows(g), s=_rows(x if s is None else s), v=v, SCALED=s is not None)
     return _whole(v, g.dtype)
 
 
 def choice(contraction: str, x: Tensor, outputs: int, factor: torch.dtype, basis: Operands) -> Choice:
     """What the cost model says of a contraction of x [E, B, I], whose factors are stored in `factor`."""
-    sizes = Sizes(*x.shape[1:], outputs)
-    return chosen(contraction, x.shape[0], sizes, _shape(basis), _computable(factor), _processors(x.device))
+    return _call(contraction, x, outputs, factor, basis).how
 
 
-def _launch(how: Choice, x: Tensor, *arguments: Any) -> None:
-    sizes = next(a for a in arguments if isinstance(a, Sizes))
-    shape = next(a for a in arguments if isinstance(a, Shape))
-    device = nullcontext() if x.device.type == "cpu" else torch.cuda.device(x.device)
-    with device:
-        kernel = getattr(form, how.kernel)[programs(how, x.shape[0], sizes, shape),]
-        kernel(_rows(x), *arguments, num_warps=how.warps, num_stages=how.stages)
+class _Call(NamedTuple):
+    """A contraction that is to be launched: how, and what all kernels are told."""
+
+    how: Choice
+    sizes: Sizes
+    shape: Shape
+    basis: Basis
+
+    def partial(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Room for the parts of a result of this shape, in the dtype of `like` if there is one part alone."""
+        dtype = like.dtype if self.how.parts == 1 else self.basis.knots.dtype
+        return like.new_empty(self.how.parts, *shape, dtype=_computable(dtype))
+
+
+def _call(contraction: str, x: Tensor, outputs: int, factor: torch.dtype, basis: Operands) -> _Call:
+    sizes, shape = Sizes(*x.shape[1:], outputs), _shape(basis)
+    how = chosen(contraction, x.shape[0], sizes, shape, _computable(factor), _processors(x.device))
+    pointers = Basis(basis.domain, basis.knots, basis.tables[basis.layout.order], basis.start)
+    return _Call(how, sizes, shape, pointers)
+
+
+def _launch(call: _Call, x: Tensor, **others: Any) -> None:
+    how, sizes, shape, basis = call
+    kernel = how.function
+    if "parts" in kernel.arg_names:
+        others["parts"] = how.parts
+    options = {"num_warps": how.warps, "num_stages": how.stages}
+    with nullcontext() if x.device.type == "cpu" else torch.cuda.device(x.device):
+        grid = (programs(how, x.shape[0], sizes, shape),)
+        kernel[grid](x=_rows(x), basis=basis, sizes=sizes, SHAPE=shape, TILE=how.tile, **others, **options)
 
 
 def programs(how: Choice, groups: int, sizes: Sizes, shape: Shape) -> int:
@@ -112,10 +117,6 @@ def _rows(t: Tensor) -> Rows:
 def _whole(parts: Tensor, dtype: torch.dtype) -> Tensor:
     """The sum of the parts, always in their order."""
     return (parts[0] if len(parts) == 1 else parts.sum(0)).to(dtype)
-
-
-def _basis(basis: Operands) -> Basis:
-    return Basis(basis.domain, basis.knots, basis.tables[basis.layout.order], basis.start)
 
 
 def _shape(basis: Operands) -> Shape:

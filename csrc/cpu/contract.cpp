@@ -8,8 +8,6 @@ namespace {
 
 using namespace hof;
 
-const Tensor* pointer(const Optional& t) { return t ? &*t : nullptr; }
-
 Tensor contract(int64_t contraction, Tensor x, Optional w, Optional g, Optional s, Tensor domain, Tensor knots,
                 Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa) {
   STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && x.is_cpu(), "malformed call");

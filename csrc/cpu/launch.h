@@ -20,6 +20,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Optional = std::optional<Tensor>;
 
+inline const Tensor* pointer(const Optional& t) { return t ? &*t : nullptr; }
+
 // Sizes and strides of t behind an axis of groups, which t may lack: then it is one group.
 struct Grouped {
   int64_t size[4] = {1}, stride[4] = {0};

@@ -9,8 +9,6 @@ namespace {
 
 using namespace hof;
 
-const Tensor* pointer(const Optional& t) { return t ? &*t : nullptr; }
-
 // y and the packed coefficients, which the backward pass reads.
 std::tuple<Tensor, Tensor> link_output(Tensor x, Tensor weight, Optional gain, Tensor domain, Tensor knots, Tensor tables,
                                        Tensor start, std::vector<int64_t> layout, int64_t isa) {

@@ -64,7 +64,7 @@ bool gain_lies_outputs_first(const Tensor& gain) {
   return gain.dim() == 2 ? lies(gain, {1, 0}) : lies(gain, {0, 2, 1});
 }
 
-// An empty tensor of t's sizes that lies as t does, if t is without gaps, or contiguous.
+// An empty tensor of t's sizes: one that lies the same way, for a t without gaps, or a contiguous one.
 Tensor empty_as(const Tensor& t, bool same) {
   const int64_t dim = t.dim();
   int64_t sizes[4], strides[4];
