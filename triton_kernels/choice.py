@@ -85,23 +85,28 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -
     held = shape.tables == 1 and not shape.own_table  # table rows stay in registers for the whole loop
     simple = held and shape.n == shape.size and shape.m <= 8
     by_batch, by_outputs = contraction == "sum_batch", contraction == "sum_outputs"
-    inputs, warps = (16 if simple or by_batch else 8), 8
+    warps = 4
     if dtype == torch.float64:
-        rows, outputs = 32 if simple else 16, 32 if shape.m <= 8 else 16
-        inputs, functions, warps = 8, 2, 4
+        rows, inputs, outputs, functions = 32 if simple else 16, 8, 32 if shape.m <= 8 else 16, 2
     elif precision == "ieee":
-        rows, outputs, functions, warps = 64, (32 if by_outputs and not simple else 64), 4, 4
+        rows, inputs, outputs, functions = 64, 16, 32 if by_outputs and not simple else 64, 4
+        if by_batch:
+            rows, inputs, functions = 64 if held else 32, 32, 1
     else:
-        rows, outputs, functions = (64 if by_batch else 128), 128, 8
-        if precision == "tf32":
-            outputs = 64
+        rows, inputs, outputs, functions, warps = 128, 8, 64 if precision == "tf32" else 128, 8, 8
+        if simple and shape.m <= 4:
+            inputs = 16
+        if by_batch:
+            rows = 64 if held else 32
+        if by_outputs and not held:
+            rows = 64
     if shape.m > 8:
-        rows, functions, inputs = min(rows, 32 if precision == "ieee" else 64), min(functions, 4), 8
+        rows, functions = min(rows, 32 if precision == "ieee" else 64), min(functions, 4)
     functions = min(functions, 1 << (shape.size.bit_length() - 1))
     if by_batch:
         functions = max(functions, 16 // inputs)
     # a pipelined loop copies every number of gathered tables ahead into shared memory
-    stages = 2 if simple and not (by_batch and precision == "ieee") else 1
+    stages = 2 if simple and not (precision == "ieee" and (by_batch or shape.m > 4)) else 1
     tile = Tile(rows, inputs, outputs, functions, "tf32" if precision == "tf32" else "ieee", _FACTORS[dtype])
     return Choice(f"{contraction}_dense", tile, warps, stages)
 
@@ -115,7 +120,7 @@ def _sum_batch(groups: int, sizes: Sizes, shape: Shape, how: Choice, processors:
 
 
 def _gather(contraction: str, groups: int, sizes: Sizes, dtype: torch.dtype, processors: int) -> Choice:
-    tile = Tile(1, 8, 64 if dtype == torch.float64 else 128, 1, "ieee", tl.float32)
+    tile = Tile(1, 8, 64, 1, "ieee", tl.float32)
     if contraction == "sum_outputs":
         return Choice("sum_outputs_gather", tile, 4, 1)
     programs = groups * sizes.batch * -(-sizes.outputs // tile.outputs)

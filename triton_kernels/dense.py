@@ -14,11 +14,8 @@ def beside(a, b):
 
 
 @triton.jit
-def side_by_side(first, table, phi, numbers, k0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
-    """The functions k0 .. k0 + COUNT - 1 at a tile [R, C]: [R, COUNT * C], function k in the k-th C columns.
-
-    COUNT is a power of two; numbers are those of `rows_held`.
-    """
+def functions(first, table, phi, numbers, k0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
+    """The functions k0 .. k0 + COUNT - 1 at a tile, a tuple; numbers are those of `rows_held`."""
     N: tl.constexpr = SHAPE.n
     parts = ()
     if SHAPE.n == SHAPE.size:
@@ -33,6 +30,13 @@ def side_by_side(first, table, phi, numbers, k0, COUNT: tl.constexpr, SHAPE: tl.
             for k in tl.static_range(COUNT):
                 chosen = chosen + (tl.where(first == k0 + k - j, function, parts[k]),)
             parts = chosen
+    return parts
+
+
+@triton.jit
+def side_by_side(parts):
+    """Tiles [R, C], a power of two of them, as [R, len(parts) * C]: the k-th in the k-th C columns."""
+    COUNT: tl.constexpr = len(parts)
     LEVELS: tl.constexpr = levels(COUNT)
     for level in tl.static_range(LEVELS):
         pairs = ()
@@ -46,6 +50,16 @@ def side_by_side(first, table, phi, numbers, k0, COUNT: tl.constexpr, SHAPE: tl.
 def levels(count):
     """The exponent of a power of two."""
     return count.bit_length() - 1
+
+
+@triton.constexpr_function
+def apart(tile):
+    """Whether each function makes a product of its own: where float32 is not rounded.
+
+    Such products have no tensor cores to fill, and for sm_100 Triton 3.7 rounds a factor that was joined from
+    several tiles to TF32, whatever is asked of it.
+    """
+    return tile.factor == tl.float32 and tile.precision == "ieee"
 
 
 @triton.constexpr_function
@@ -122,11 +136,17 @@ def add_inputs(
     COUNT: tl.constexpr = block_count(SHAPE.size, TILE, BLOCK)
     ends, numbers = ends_of(basis, SHAPE), rows_held(basis, K0, COUNT, SHAPE)
     c = tl.arange(0, COUNT * BI)[:, None]
+    b = tl.arange(0, BI)
     for i0 in range(0, sizes.inputs, BI):
-        i = i0 + tl.arange(0, BI)[None, :]
-        first, table, phi = met(x, s, basis, ends, sizes, e, row, i, SHAPE, SCALED)
-        left = side_by_side(first, table, phi, numbers, K0, COUNT, SHAPE)
-        acc = multiplied(left, load_w(w, sizes, i0 + c % BI, K0 + c // BI, o, SHAPE.size), acc, TILE)
+        first, table, phi = met(x, s, basis, ends, sizes, e, row, i0 + b[None, :], SHAPE, SCALED)
+        parts = functions(first, table, phi, numbers, K0, COUNT, SHAPE)
+        if apart(TILE):
+            for k in tl.static_range(COUNT):
+                right = load_w(w, sizes, i0 + b[:, None], K0 + k, o, SHAPE.size)
+                acc = multiplied(parts[k], right, acc, TILE)
+        else:
+            right = load_w(w, sizes, i0 + c % BI, K0 + c // BI, o, SHAPE.size)
+            acc = multiplied(side_by_side(parts), right, acc, TILE)
     return acc
 
 
@@ -164,8 +184,8 @@ def reach(x, w, g, basis, sizes, e, row, i0, BLOCK: tl.constexpr, SHAPE: tl.cons
         acc = multiplied(load_g(g, sizes, e, row, o[None, :]), right, acc, TILE)
     i = i0 + tl.arange(0, BI)[None, :]
     first, table, phi = met(x, x, basis, ends_of(basis, SHAPE), sizes, e, row, i, SHAPE, False)
-    functions = side_by_side(first, table, phi, rows_held(basis, K0, COUNT, SHAPE), K0, COUNT, SHAPE)
-    return tl.sum(tl.reshape(functions * acc, (BB, COUNT, BI)), 1)
+    parts = functions(first, table, phi, rows_held(basis, K0, COUNT, SHAPE), K0, COUNT, SHAPE)
+    return tl.sum(tl.reshape(side_by_side(parts) * acc, (BB, COUNT, BI)), 1)
 
 
 @triton.jit
@@ -213,7 +233,7 @@ def sum_batch_dense(
     for row0 in range(part * share, tl.minimum((part + 1) * share, sizes.batch), BB):
         row = row0 + tl.arange(0, BB)[:, None]
         first, table, phi = met(x, s, basis, ends, sizes, e, row, i, SHAPE, SCALED)
-        right = side_by_side(first, table, phi, numbers, k0, COUNT, SHAPE)
+        right = side_by_side(functions(first, table, phi, numbers, k0, COUNT, SHAPE))
         left = tl.trans(load_g(g, sizes, e, row, o[None, :]))
         acc = multiplied(left, right, acc, TILE)
     c = tl.arange(0, COUNT * BI)[None, :]
