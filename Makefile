@@ -11,7 +11,7 @@ NATIVE_SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all test-portable test-triton test-sanitize lint format bench clean
+.PHONY: help setup demo test test-all test-portable test-triton test-sanitize gpu-check lint format bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,6 +56,15 @@ test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-
 	@cd build/sanitize && HOF_SANITIZE=1 $(abspath $(PY)) setup.py -q build_ext --inplace
 	@cd build/sanitize && LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 $(abspath $(PY)) -m pytest -q -p no:cacheprovider tests/test_cpu.py tests/test_conformance.py -k cpu
+
+# Needs torch, triton, numpy and pytest alone, of whichever Python runs it: no installation, no compiler.
+gpu-check: ## Run tests, sanitizer and benchmark on this machine's GPU with PYTHON; writes a JSON file
+	@rm -rf build/gpu && mkdir -p build/gpu
+	@cp -r high_order_fused tests build/gpu/ && cp -r benchmarks triton_kernels build/gpu/high_order_fused/ && cp pyproject.toml build/gpu/
+	@rm -f build/gpu/high_order_fused/*.so
+	@cd build/gpu && HOF_COMMIT="$${HOF_COMMIT:-$$(git rev-parse HEAD 2>/dev/null)}" PYTHONPATH="$$PWD" PYTHONUNBUFFERED=1 \
+		$(if $(findstring /,$(PYTHON)),$(abspath $(PYTHON)),$(PYTHON)) -m high_order_fused.benchmarks.gpu_check \
+		--output $(or $(OUTPUT),$(CURDIR)/benchmarks/results/$(shell date -u +%F)-gpu-check.json) $(ARGS)
 
 lint: $(READY) ## Check style, formatting and types
 	@$(PY) -m ruff check .

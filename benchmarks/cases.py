@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-KINDS = ("continuous", "discontinuous", "polynomial", "fourier", "monomial", "kan")
+KINDS = ("continuous", "discontinuous", "polynomial", "fourier", "monomial", "chebyshev", "kan")
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Case:
     """A layer of some kind and the batch it is given.
 
     n: functions that are not zero at a point: nodes of a segment, Fourier terms, degree or order + 1.
-    segments: of the interval [-1, 1]; for a KAN its grid_size.
+    segments: of the interval [-1, 1]; for a KAN its grid_size. dtype: as torch has it, or "tf32": float32
+    whose products may be rounded.
     """
 
     name: str
@@ -27,7 +28,7 @@ class Case:
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype of input and coefficients."""
-        found = getattr(torch, self.dtype)
+        found = getattr(torch, "float32" if self.dtype == "tf32" else self.dtype)
         assert isinstance(found, torch.dtype)
         return found
 
@@ -62,6 +63,21 @@ CASES = (
 SWEEP = tuple(
     Case(f"segments-{m}", "continuous", 512, 128, 128, n=4, segments=m) for m in (2, 4, 8, 16, 32, 64)
 )  # time against segments
+
+
+# for `make gpu-check`; the first of them ask for gigabytes in the packages that exist
+GPU_CASES = (
+    Case("gpu-continuous-5", "continuous", 8192, 256, 256, n=4, segments=5),
+    Case("gpu-discontinuous-4", "discontinuous", 8192, 256, 256, n=4, segments=4),
+    Case("gpu-kan-5", "kan", 65536, 256, 256, n=4, segments=5),
+    Case("gpu-polynomial-4", "polynomial", 65536, 512, 512, n=4),
+    Case("gpu-polynomial-4-tf32", "polynomial", 65536, 512, 512, n=4, dtype="tf32"),
+    Case("gpu-polynomial-4-bfloat16", "polynomial", 65536, 512, 512, n=4, dtype="bfloat16"),
+    Case("gpu-continuous-5-bfloat16", "continuous", 65536, 512, 512, n=4, segments=5, dtype="bfloat16"),
+    Case("gpu-fourier-5", "fourier", 8192, 256, 256, n=5),
+    Case("gpu-chebyshev-10", "chebyshev", 100, 1000, 1000, n=10),
+    Case("gpu-one-row", "continuous", 1, 4096, 4096, n=4, segments=8),
+)
 
 
 def named(names: list[str] | None) -> tuple[Case, ...]:

@@ -59,7 +59,7 @@ def with_progress(
     """`run` with a progress bar, where the console is a terminal."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=ticks(cases, settings))
+        task = progress.add_task("", total=ticks(cases, settings, device))
         return run(cases, settings, device, lambda text: progress.update(task, advance=1, description=text))
 
 

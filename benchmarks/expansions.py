@@ -21,24 +21,31 @@ class ExpandedLinear(nn.Module):
     def __init__(self, case: Case, weight: Tensor) -> None:
         super().__init__()
         self.case, self.weight = case, nn.Parameter(weight)
-        self.register_buffer("table", lagrange_table(case.n).to(weight))
+        self.compute = torch.promote_types(weight.dtype, torch.float32)
+        self.register_buffer("table", lagrange_table(case.n).to(weight.device, self.compute))
         self.expand: Callable[[Tensor], Tensor] = {
             "continuous": self.piecewise,
             "discontinuous": self.piecewise,
             "polynomial": self.polynomial,
             "fourier": self.fourier,
             "monomial": self.monomial,
+            "chebyshev": self.chebyshev,
         }[case.kind]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.expand(x).flatten(1) @ self.weight.flatten(0, 1)
+        functions = self.expand(x.to(self.compute)).flatten(1)
+        return functions.to(self.weight.dtype) @ self.weight.flatten(0, 1)
 
     def polynomial(self, u: Tensor) -> Tensor:
         """Lagrange polynomials of n Chebyshev-Lobatto nodes on [-1, 1]."""
-        chebyshev = [torch.ones_like(u), u]
+        return self.chebyshev(u) @ self.table
+
+    def chebyshev(self, u: Tensor) -> Tensor:
+        """T_0(u), T_1(u), ..."""
+        functions = [torch.ones_like(u), u]
         for _ in range(2, self.case.n):
-            chebyshev.append(2 * u * chebyshev[-1] - chebyshev[-2])
-        return torch.stack(chebyshev[: self.case.n], -1) @ self.table
+            functions.append(2 * u * functions[-1] - functions[-2])
+        return torch.stack(functions[: self.case.n], -1)
 
     def piecewise(self, x: Tensor) -> Tensor:
         """The same in the local coordinate of each segment, in the segment's place among K values."""

@@ -30,11 +30,16 @@ class Peak(NamedTuple):
     how: str
 
 
-def peak_in_fresh_process(case: Case, name: str, device: torch.device) -> Peak:
+def peak(case: Case, name: str, device: torch.device) -> Peak:
     """The memory that forward and backward add at most to what is there before, after a first step.
 
-    None in it where the process failed or was killed, or the system does not tell.
+    On a CPU in a fresh process; None in it where the process failed, or the system does not tell.
     """
+    if device.type == "cuda":  # its allocator counts for itself
+        try:
+            return _allocated(case, name, device)
+        except torch.cuda.OutOfMemoryError:
+            return Peak(None, 0, "more than there is")
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
@@ -57,16 +62,20 @@ def _peak(case: Case, name: str, device_name: str, threads: int) -> Peak:
         return _growth(case, name, device)
     module, x, cotangent = rivals.build(case, name, device), *rivals.data(case, device)
     forward_backward(module, x, cotangent)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        allocated = torch.cuda.memory_allocated(device)
-        forward_backward(module, x, cotangent)
-        peak = torch.cuda.max_memory_allocated(device)
-        return Peak((peak - allocated) / MIB, 0, "allocated on the device by a second step")
     _reset_high_water()
     resident = _status("VmRSS")
     forward_backward(module, x, cotangent)
     return Peak((_status("VmHWM") - resident) / MIB, RESOLUTION, "resident set of a second step")
+
+
+def _allocated(case: Case, name: str, device: torch.device) -> Peak:
+    module, x, cotangent = rivals.build(case, name, device), *rivals.data(case, device)
+    forward_backward(module, x, cotangent)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    forward_backward(module, x, cotangent)
+    peak = torch.cuda.max_memory_allocated(device)
+    return Peak((peak - before) / MIB, 0, "allocated on the device by a second step")
 
 
 def _growth(case: Case, name: str, device: torch.device) -> Peak:

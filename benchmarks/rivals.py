@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,16 @@ class NotMeasured(Exception):
 class Rival:
     """A constructor: build(case, ours) makes the module, or raises NotMeasured.
 
-    kinds: the layers it has. same: it computes the same function, from copies of our weights.
+    kinds: the layers it has. same: it computes the same function, from copies of our weights. devices: where
+    it takes part. useful: the arithmetic of a forward pass that counts.
     """
 
     name: str
     build: Callable[[Case, nn.Module], nn.Module]
     kinds: tuple[str, ...] = KINDS
     same: bool = True
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    useful: Callable[[Case], int] = attrgetter("flop")
 
 
 def ours(case: Case, device: torch.device) -> nn.Module:
@@ -72,9 +76,10 @@ def build(case: Case, name: str, device: torch.device) -> nn.Module:
     return rival.build(case, layer)
 
 
-def rivals(case: Case) -> tuple[Rival, ...]:
-    """The rivals that have a layer of the case's kind."""
-    return tuple(rival for rival in RIVALS if case.kind in rival.kinds)
+def rivals(case: Case, device: torch.device | None = None) -> tuple[Rival, ...]:
+    """The rivals on a device (the CPU) that have a layer of the case's kind."""
+    where = device.type if device else "cpu"
+    return tuple(rival for rival in RIVALS if case.kind in rival.kinds and where in rival.devices)
 
 
 def _basis(case: Case) -> hof.Basis:
@@ -82,6 +87,8 @@ def _basis(case: Case) -> hof.Basis:
         return hof.bases.lagrange(case.n)
     if case.kind == "fourier":
         return hof.bases.fourier(case.n)
+    if case.kind == "chebyshev":
+        return hof.bases.chebyshev(case.n - 1, outside="extrapolate")
     if case.kind == "monomial":
         return hof.bases.monomial(case.n - 1)
     return hof.bases.piecewise_lagrange(case.n, case.segments, continuous=case.kind == "continuous")
@@ -113,6 +120,46 @@ def _reference(case: Case, layer: nn.Module) -> nn.Module:
     if backend(case, next(layer.parameters()).device) == "reference":
         raise NotMeasured("it is what ours runs on here")
     return _OnReference(layer)
+
+
+def _compiled(case: Case, layer: nn.Module) -> nn.Module:
+    compiled = _OnReference(layer)
+    compiled.compile()
+    return compiled
+
+
+class _Product(nn.Module):
+    """The product of expand + GEMM alone, at n functions: [batch, in * n] times [in * n, out], both given."""
+
+    def __init__(self, case: Case, like: Tensor) -> None:
+        super().__init__()
+        length = case.in_features * case.n
+        self.left = nn.Parameter(torch.randn(case.batch, length).to(like))
+        self.right = nn.Parameter(torch.randn(length, case.out_features).to(like))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.left @ self.right
+
+
+def _product(case: Case, layer: nn.Module) -> nn.Module:
+    return _Product(case, next(layer.parameters()))
+
+
+class _Copy(nn.Module):
+    """Moves as many bytes as a row meets of the coefficients: a copy of half of them."""
+
+    def __init__(self, case: Case, like: Tensor) -> None:
+        super().__init__()
+        self.source = torch.randn(case.in_features * case.n * case.out_features // 2).to(like)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.source.clone()
+
+
+def _copy(case: Case, layer: nn.Module) -> nn.Module:
+    if case.batch > 1:
+        raise NotMeasured("for one row only")
+    return _Copy(case, next(layer.parameters()))
 
 
 def _expanded(case: Case, layer: nn.Module) -> nn.Module:
@@ -155,8 +202,11 @@ def _copies(layer: nn.Module) -> dict[str, Tensor]:
 SUMS = ("continuous", "discontinuous", "polynomial", "fourier")
 RIVALS = (
     Rival("torch reference", _reference),
-    Rival("expand + GEMM", _expanded, (*SUMS, "monomial")),
+    Rival("compiled reference", _compiled, devices=("cuda",)),
+    Rival("expand + GEMM", _expanded, (*SUMS, "monomial", "chebyshev")),
     Rival("Cox-de Boor + GEMM", _cox_de_boor, ("kan",)),
     Rival("high-order-layers-torch", _high_order_layers, SUMS),
-    Rival("nn.Linear", _linear, same=False),
+    Rival("nn.Linear", _linear, same=False, useful=attrgetter("linear_flop")),
+    Rival("GEMM of the same size", _product, same=False, devices=("cuda",)),
+    Rival("copy of what is read", _copy, same=False, devices=("cuda",)),
 )

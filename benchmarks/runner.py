@@ -10,7 +10,7 @@ import torch
 
 from . import rivals
 from .cases import Case
-from .memory import peak_in_fresh_process
+from .memory import peak
 from .rivals import OURS, NotMeasured
 from .stamp import stamp
 from .step import MODES, TOLERANCE, Step, differences, forward, forward_backward
@@ -29,9 +29,10 @@ class Settings:
     memory: bool = True
 
 
-def ticks(cases: Iterable[Case], settings: Settings) -> int:
+def ticks(cases: Iterable[Case], settings: Settings, device: torch.device) -> int:
     """How many ticks of progress `run` gives."""
-    return sum(settings.rounds + (1 + len(rivals.rivals(case))) * (1 + settings.memory) for case in cases)
+    contenders = [1 + len(rivals.rivals(case, device)) for case in cases]
+    return sum(settings.rounds + count * (1 + settings.memory) for count in contenders)
 
 
 def run(cases: Iterable[Case], settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
@@ -45,10 +46,21 @@ def run(cases: Iterable[Case], settings: Settings, device: torch.device, tick: T
 
 def measure(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
     """Measure one case: its contenders in a list, ours first."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if case.dtype == "tf32" else "highest")
+    try:
+        return _measure(case, settings, device, tick)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _measure(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
     entries: list[dict[str, Any]] = []
     turns: dict[str, dict[str, Turn]] = {}
     ours: Step | None = None
-    for name, same in ((OURS, True), *((rival.name, rival.same) for rival in rivals.rivals(case))):
+    others = {rival.name: rival for rival in rivals.rivals(case, device)}
+    for name in (OURS, *others):
+        same = name == OURS or others[name].same
         tick(f"{case.name}: checking {name}")
         entries.append({"name": name, "same_function": same})
         try:
@@ -68,16 +80,18 @@ def measure(case: Case, settings: Settings, device: torch.device, tick: Tick) ->
     alternate(everyone, settings.rounds, lambda: tick(f"{case.name}: timing"))
     rate = flop / statistics.median(product.samples)
     for entry in entries:
-        if entry["name"] in turns:
+        name = entry["name"]
+        if name in turns:
+            useful = others[name].useful(case) if name in others else case.flop
             for mode in MODES:
-                entry[mode] = _figures(case, entry, mode, turns[entry["name"]], turns[OURS], rate)
+                entry[mode] = _figures(useful, mode, turns[name], turns[OURS], rate)
     del turns, ours
     for entry in entries if settings.memory else ():
         tick(f"{case.name}: memory of {entry['name']}")
         if "not_measured" not in entry:
-            peak = peak_in_fresh_process(case, entry["name"], device)
-            mib = None if peak.mib is None else round(peak.mib, 2)
-            entry["memory"] = {"peak_mib": mib, "resolution_mib": peak.resolution, "how": peak.how}
+            found = peak(case, entry["name"], device)
+            mib = None if found.mib is None else round(found.mib, 2)
+            entry["memory"] = {"peak_mib": mib, "resolution_mib": found.resolution, "how": found.how}
     return {
         "case": asdict(case),
         "useful_flop": {mode: case.flop * PASSES[mode] for mode in MODES},
@@ -117,7 +131,7 @@ def _agreeing(case: Case, step: Step, ours: Step) -> dict[str, float]:
 
 
 def _figures(
-    case: Case, entry: dict[str, Any], mode: str, turns: dict[str, Turn], ours: dict[str, Turn], rate: float
+    useful: int, mode: str, turns: dict[str, Turn], ours: dict[str, Turn], rate: float
 ) -> dict[str, Any]:
     """Times of a contender in one mode, ratio to ours, useful rate over that of a matrix product."""
     samples = turns[mode].samples
@@ -125,7 +139,7 @@ def _figures(
     low = high = 1e-3 * median
     if len(samples) > 1:
         low, _, high = statistics.quantiles(samples, method="inclusive")
-    flop = PASSES[mode] * (case.flop if entry["same_function"] else case.linear_flop)
+    flop = PASSES[mode] * useful
     return {
         "median_ms": median,
         "quartiles_ms": [_rounded(1e3 * low), _rounded(1e3 * high)],

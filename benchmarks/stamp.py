@@ -57,9 +57,12 @@ def cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """The commit, with "+" if tracked files differ from it; None if not known."""
+    """The commit, with "+" if tracked files differ from it; None if not known.
+
+    HOF_COMMIT names it where the files are a copy.
+    """
     if not in_checkout():
-        return None
+        return os.environ.get("HOF_COMMIT") or None
     git = ["git", "-C", str(ROOT)]
     try:
         commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL)

@@ -9,6 +9,7 @@ MODES = ("forward", "forward_backward")
 TOLERANCE = {
     "float64": 1e-5,
     "float32": 1e-5,
+    "tf32": 4e-3,
     "bfloat16": 4e-2,
     "float16": 1e-2,
 }  # some peers' nodes are float32

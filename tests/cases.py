@@ -6,6 +6,7 @@ import torch
 
 from high_order_fused import bases
 from high_order_fused.basis import OUTSIDE, lookup_dtype
+from tests import support
 
 INPUTS = 3  # features of the cases that have knots of their own
 KNOTS = torch.tensor([[-1.0, -0.4, 0.1, 0.8], [-0.9, -0.3, 0.0, 1.1], [-1.2, 0.2, 0.3, 0.9]])
@@ -62,7 +63,12 @@ def constructors():
 
 def points(*shape, dtype=torch.float64, spread=1.6):
     """Random points in and beyond the intervals of the cases, none on a knot."""
-    return (torch.rand(*shape, dtype=torch.float64) * 2 - 1).mul(spread).to(dtype)
+    return (torch.rand(*shape, dtype=torch.float64) * 2 - 1).mul(spread).to(support.DEVICE, dtype)
+
+
+def normal(*shape, dtype=torch.float64):
+    """Normally distributed numbers, drawn in float64."""
+    return torch.randn(*shape, dtype=torch.float64).to(support.DEVICE, dtype)
 
 
 def operands(basis, shape, dtype=torch.float32):
@@ -70,8 +76,8 @@ def operands(basis, shape, dtype=torch.float32):
     groups, batch, inputs, outputs = shape
     inputs = basis.inputs or inputs
     x = points(groups, batch, inputs, dtype=dtype)
-    g, s = torch.randn(groups, batch, outputs, dtype=dtype), torch.randn(groups, batch, inputs, dtype=dtype)
-    w = torch.randn(groups, inputs, basis.size, outputs, dtype=dtype)
+    g, s = normal(groups, batch, outputs, dtype=dtype), normal(groups, batch, inputs, dtype=dtype)
+    w = normal(groups, inputs, basis.size, outputs, dtype=dtype)
     return x, w, g, s, basis.operands(lookup_dtype(x), x.device)
 
 

@@ -1,15 +1,34 @@
 """Every test runs with uninitialised memory filled with NaN, deterministic algorithms and one seed."""
 
+import os
+
 import pytest
 import torch
 
 import high_order_fused as hof
 from high_order_fused import cpu
+from tests import support
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # products on a GPU that are deterministic
 
 
 def pytest_addoption(parser):
     parser.addoption("--isa", help="run the C++ kernels with these instructions: baseline, avx2 or avx512")
     parser.addoption("--backend", default="auto", help="the backend of tests that do not choose one")
+    parser.addoption("--device", default="cpu", help="where the tests of results have their tensors")
+    parser.addoption("--default-device", action="store_true", help="make that torch's default device, too")
+    parser.addoption("--part", default="0/1", metavar="I/N", help="of every N tests the one after I others")
+
+
+def pytest_configure(config):
+    support.DEVICE = torch.device(config.getoption("--device"))
+    if config.getoption("--default-device"):
+        torch.set_default_device(support.DEVICE)
+
+
+def pytest_collection_modifyitems(config, items):
+    part, parts = map(int, config.getoption("--part").split("/"))
+    items[:] = items[part::parts]
 
 
 @pytest.fixture(autouse=True, scope="session")

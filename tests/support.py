@@ -1,4 +1,4 @@
-"""What several tests share: the norm-wise difference and the golden files."""
+"""What several tests share: the device, the norm-wise difference and the golden files."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 DATA = Path(__file__).parent / "data"
+DEVICE = torch.device("cpu")  # of the tests of results; conftest.py sets it
 
 
 def difference(actual, expected):
@@ -29,7 +30,7 @@ def golden(name):
     """Meta data, and tensors by name: x, y, g, grad_x, state {...}, grad {...}."""
     with np.load(DATA / f"{name}.npz") as file:
         meta = json.loads(str(file["meta"]))
-        tensors = {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
+        tensors = {key: torch.from_numpy(file[key]).to(DEVICE) for key in file.files if key != "meta"}
     groups = {
         group: {key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{group}/")}
         for group in ("state", "grad")

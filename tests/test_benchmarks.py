@@ -14,14 +14,17 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
 from high_order_fused.benchmarks import cli, rivals, runner
-from high_order_fused.benchmarks.cases import CASES, KINDS, Case, named
+from high_order_fused.benchmarks.cases import CASES, GPU_CASES, KINDS, Case, named
 from high_order_fused.benchmarks.step import differences, forward, forward_backward
 
 from high_order_fused import __main__ as command
 
 CPU = torch.device("cpu")
 TINY = Case("tiny", "continuous", 9, 3, 2, n=3, segments=4)
-SAME = [(case, rival.name) for case in CASES for rival in rivals.rivals(case) if rival.same]
+EVERY = (*CASES, *GPU_CASES)
+SAME = [
+    (case, rival.name) for case in (*CASES, *GPU_CASES[-2:]) for rival in rivals.rivals(case) if rival.same
+]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -43,8 +46,8 @@ def step(case: Case, name: str) -> runner.Step:
 
 
 def test_every_kind_has_a_case() -> None:
-    assert {case.kind for case in CASES} == set(KINDS)
-    assert len({case.name for case in CASES}) == len(CASES)
+    assert {case.kind for case in EVERY} == set(KINDS)
+    assert len({case.name for case in EVERY}) == len(EVERY)
 
 
 @cases
@@ -137,7 +140,7 @@ def test_a_run_writes_a_stamp_ratios_and_a_plot(
 
 
 def test_peak_memory_comes_from_another_process() -> None:
-    peak = runner.peak_in_fresh_process(replace(TINY, batch=2**15), "expand + GEMM", CPU)
+    peak = runner.peak(replace(TINY, batch=2**15), "expand + GEMM", CPU)
     expanded = 2**15 * 3 * 9 * 4 / 2**20  # batch, in, K, bytes
     assert peak.how and (peak.mib is None or expanded < peak.mib < 20 * expanded)
 

@@ -1,6 +1,7 @@
 """Every backend x basis x contraction x dtype x derivative order x shape, against direct sums in float64."""
 
 import inspect
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 import high_order_fused as hof
 from high_order_fused import functional, ops
 from high_order_fused.backends import _registered
-from tests import cases
+from tests import cases, support
 from tests.support import difference
 
 BACKENDS = list(_registered)
@@ -52,7 +53,7 @@ def tensors(basis, shape, dtype):
     groups, batch, inputs, outputs = shape
     inputs = basis.inputs or inputs
     x = cases.points(groups, batch, inputs, dtype=dtype)
-    random = lambda *sizes: torch.randn(*sizes, dtype=torch.float64).to(dtype)  # noqa: E731
+    random = partial(cases.normal, dtype=dtype)
     return (
         x,
         random(groups, batch, outputs),
@@ -161,13 +162,14 @@ def test_lookup_of_every_backend_is_the_same_to_the_bit(backend):
         basis = hof.bases.piecewise_lagrange(
             1, segments, (-1.5, 0.7), continuous=False, outside="extrapolate"
         )
-        knots = basis.operands(torch.float32, torch.device("cpu")).knots[0]
-        x = torch.cat([knots, knots.nextafter(torch.tensor(9.0)), knots.nextafter(torch.tensor(-9.0))])
-        x = torch.cat([x, torch.randn(1000)])
-        low, high = torch.tensor(-1.5), torch.tensor(0.7)
+        knots = basis.operands(torch.float32, support.DEVICE).knots[0]
+        low, high = knots.new_tensor([-1.5, 0.7])
+        beside = [knots.nextafter(knots.new_tensor(end)) for end in (9.0, -9.0)]
+        x = torch.cat([knots, *beside, cases.normal(1000, dtype=torch.float32)])
         position = (x - low) / (high - low) * segments
         with hof.use_backend(backend):
-            y = hof.functional.link(x[:, None], torch.arange(float(segments))[None, :, None], basis)
+            numbers = torch.arange(float(segments), device=support.DEVICE)
+            y = hof.functional.link(x[:, None], numbers[None, :, None], basis)
         assert torch.equal(y[:, 0], position.clamp(0, segments - 1).trunc())
 
 

@@ -6,6 +6,7 @@ import torch
 import high_order_fused as hof
 from high_order_fused.kan import KANLinear
 from high_order_fused.layers import high_order_fc_layers
+from tests import support
 from tests.support import difference, golden, golden_names
 
 SUMS = [
@@ -16,7 +17,7 @@ SUMS = [
 
 
 def compare(layer, values):
-    layer.load_state_dict(values["state"], strict=True)
+    layer.to(support.DEVICE).load_state_dict(values["state"], strict=True)
     x = values["x"].clone().requires_grad_()
     y = layer(x)
     y.backward(values["g"])

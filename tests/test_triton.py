@@ -5,7 +5,7 @@ import torch
 
 import high_order_fused as hof
 from high_order_fused import functional, reference
-from tests import cases
+from tests import cases, support
 from tests.cases import operands, three
 from tests.support import difference
 
@@ -78,9 +78,9 @@ def test_the_cost_model():
 
 
 def test_layers_train_and_explain():
-    layer = hof.HighOrderLinear(3, 4, hof.bases.piecewise_lagrange(3, 4))
+    layer = hof.HighOrderLinear(3, 4, hof.bases.piecewise_lagrange(3, 4)).to(support.DEVICE)
     torch.nn.init.normal_(layer.weight)
-    x = torch.rand(9, 3, requires_grad=True)
+    x = torch.rand(9, 3, device=support.DEVICE, requires_grad=True)
     grads = {}
     for backend in ("triton", "reference"):
         with hof.use_backend(backend):
@@ -97,7 +97,8 @@ def test_layers_train_and_explain():
 
 def test_packing_is_transposed():
     layer = hof.layers.high_order_fc_layers("continuous", n=3, in_features=3, out_features=5, segments=2)
-    x = torch.rand(4, 3)
+    x = torch.rand(4, 3, device=support.DEVICE)
+    layer.to(x)
     with hof.use_backend("triton"):
         y = layer(x)
     assert (
