@@ -7,6 +7,7 @@ from .basis import Basis
 from .explain import explain
 from .fuse import Fused, fuse, unfuse
 from .linear import HighOrderLinear
+from .multiplied import HighOrderProduct
 
 __version__ = "0.1.0"
 
@@ -14,6 +15,7 @@ __all__ = [
     "Basis",
     "Fused",
     "HighOrderLinear",
+    "HighOrderProduct",
     "__version__",
     "backends",
     "bases",

@@ -15,6 +15,8 @@ from torch import Tensor
 from . import native, reference
 from .operands import Operands
 
+Product = Callable[[Tensor, Tensor, Operands], Tensor]
+ProductGradients = Callable[[Tensor, Tensor, Tensor, Operands], tuple[Tensor, Tensor]]
 Link = Callable[[Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
 LinkGradients = Callable[
     [Tensor, Tensor, Tensor, Tensor, Tensor | None, Operands, bool, bool],
@@ -36,6 +38,8 @@ class Backend:
     after the other.
     link_gradients(g, x, w, weight, gain, basis, of_x, of_weight): the gradients of x, weight and gain that
     are wanted, from that of link's output.
+    product(x, w, basis), product_gradients(g, x, w, basis): as in reference.py, which is
+    what runs if they are not given.
     choice(contraction, x, w, basis): in words, how one of the functions above, given by its name, would run.
     """
 
@@ -48,6 +52,8 @@ class Backend:
     transpose: Callable[[Tensor], Tensor] | None = None
     link: Link | None = None
     link_gradients: LinkGradients | None = None
+    product: Product = reference.product
+    product_gradients: ProductGradients = reference.product_gradients
     choice: Callable[[str, Tensor, Tensor, Operands], str] | None = None
 
 

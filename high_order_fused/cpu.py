@@ -66,6 +66,27 @@ def link_gradients(
     )
 
 
+def product(x: Tensor, w: Tensor, basis: Operands) -> Tensor:
+    """As reference.product."""
+    y: Tensor = torch.ops.high_order_fused.cpu_product.default(
+        x, w.contiguous(), *basis.tensors, [*basis.layout], _isa
+    )
+    return y
+
+
+def product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands) -> tuple[Tensor, Tensor]:
+    """As reference.product_gradients."""
+    of_x, of_w = torch.ops.high_order_fused.cpu_product_gradients.default(
+        g.to(basis.knots.dtype).contiguous(),
+        x,
+        w.contiguous(),
+        *basis.derivative().tensors,  # with a table of one order more
+        [*basis.layout],
+        _isa,
+    )
+    return of_x.to(x.dtype), of_w.to(w.dtype)
+
+
 def _contract(
     missing: int, x: Tensor, w: Tensor | None, g: Tensor | None, s: Tensor | None, basis: Operands
 ) -> Tensor:
@@ -134,9 +155,29 @@ if native.native_missing() is None:
     _isa = torch.ops.high_order_fused.cpu_isa()
     library = torch.library.Library("high_order_fused", "IMPL")
     library.impl("transpose", transpose, "CPU")
-    for name in ("cpu_contract", "cpu_link", "cpu_link_gradients", "cpu_transpose"):
+    for name in (
+        "cpu_contract",
+        "cpu_link",
+        "cpu_link_gradients",
+        "cpu_transpose",
+        "cpu_product",
+        "cpu_product_gradients",
+    ):
         # they run below our own autograd; torch's default for operators without a rule costs 15 us a call
         library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     detail = f"C++, {ISAS[_isa]}"
     contractions = (sum_inputs, sum_outputs, sum_batch)
-    register(Backend("cpu", *contractions, _refuses, detail, transpose, link, link_gradients, choice))
+    register(
+        Backend(
+            "cpu",
+            *contractions,
+            _refuses,
+            detail,
+            transpose,
+            link,
+            link_gradients,
+            product,
+            product_gradients,
+            choice,
+        )
+    )

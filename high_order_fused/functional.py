@@ -1,5 +1,8 @@
 """The form as functions of tensors: checked arguments, leading dimensions, groups, autocast."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from .operands import Operands
 from .ops import Plan, form
 from .packing import contiguous
 from .packing import pack as pack
+from .products import product as _product
 
 _HALF = (torch.float16, torch.bfloat16)
 _DTYPES = (torch.float32, torch.float64, *_HALF)
@@ -38,6 +42,63 @@ def link(
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_basis(x, weight, basis, "weight")
     return evaluate(Plan("g", resolve(x), basis.layout), Link(x, weight, scale, gain), basis.tensors)
+
+
+def product(x: Tensor, weight: Tensor, basis: Basis | Operands, alpha: float | Tensor = 1.0) -> Tensor:
+    """Product of learned functions: y[..., o] = prod_i (1 + f_oi(x[..., i])) - 1 + (1 - alpha) sum_i f_oi.
+
+    f_oi(x) = sum_k weight[i, k, o] phi_k(x). Shapes, groups, dtypes, autocast and errors as `link`.
+    Differentiable to any order; beyond the first it records numbers for every edge and row.
+    Source: high-order-layers-torch, BasisFlatProd.
+    """
+    _check_tensors(x, weight=weight)
+    _check_link(x, weight, None, None)
+    if torch.is_autocast_enabled(x.device.type):
+        weight = _lowered(weight, x)
+    if isinstance(basis, Basis):
+        basis = basis.operands(lookup_dtype(x), x.device)
+    _check_basis(x, weight, basis, "weight")
+    rows, w, _, _ = Link(x, weight, None, None).grouped()
+    backend = resolve(x)
+    w = contiguous(w, get(backend).transpose).contiguous()
+    y = _product(Plan("g", backend, basis.layout), rows, w, basis.tensors) - 1
+    y = y.reshape(*x.shape[:-1], weight.shape[-1])
+    plain_product = not isinstance(alpha, Tensor) and alpha == 1
+    return y if plain_product else y + (1 - alpha) * link(x, weight, basis)
+
+
+def link_nd(x: Tensor, weight: Tensor, bases: Sequence[Basis]) -> Tensor:
+    """Sum of learned functions of several variables: y[..., o] = sum_i f_oi(x[..., i, 0], x[..., i, 1], ...).
+
+    f_oi(x) = sum over k, l, ... of weight[i, (k, l, ...), o] phi_k(x_0) psi_l(x_1) ..., a basis a variable.
+    x [..., I, d]; weight [I, K_0 K_1 ..., O], the last variable fastest; y [..., O]. The functions of all
+    variables but the last multiply `link`'s functions of the last, as its scale. Errors as `link`.
+    """
+    _check_tensors(x, weight=weight)
+    sizes = [basis.size for basis in bases]
+    if any(basis.inputs is not None for basis in bases):
+        raise ValueError(
+            "bases: got knots of their own for some features, needs bases that all features share"
+        )
+    if x.dim() < 2 or x.shape[-1] != len(bases) or not bases:
+        raise ValueError(
+            f"x: got shape {_shape(x)}, needs [..., in, {len(bases)}], a variable for each basis"
+        )
+    if weight.dim() != 3 or weight.shape[:2] != (x.shape[-2], math.prod(sizes)):
+        raise ValueError(
+            f"weight: got shape {_shape(weight)}, needs [{x.shape[-2]}, {math.prod(sizes)}, out]"
+        )
+    scale = x.new_ones(()).expand(*x.shape[:-1], 1)
+    for basis, variable in zip(bases[:-1], x.unbind(-1), strict=False):
+        values = basis.tabulate(variable).to(x.dtype)
+        scale = (scale.unsqueeze(-1) * values.unsqueeze(-2)).flatten(-2)
+    last = x[..., -1:].expand(scale.shape)
+    return link(
+        last.flatten(-2),
+        weight.reshape(-1, sizes[-1], weight.shape[-1]),
+        bases[-1],
+        scale=scale.flatten(-2),
+    )
 
 
 def sum_inputs(x: Tensor, w: Tensor, basis: Basis | Operands, s: Tensor | None = None) -> Tensor:

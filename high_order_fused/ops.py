@@ -41,7 +41,8 @@ _SCHEMA = {
     "sum_outputs": "Tensor x, Tensor w, Tensor g",
     "sum_batch": "Tensor x, Tensor g, Tensor? s",
 }
-_BASIS = "Tensor domain, Tensor knots, Tensor tables, Tensor start, int[] layout, str backend"
+library = torch.library.Library("high_order_fused", "FRAGMENT")
+BASIS = "Tensor domain, Tensor knots, Tensor tables, Tensor start, int[] layout, str backend"
 
 
 def _fake_sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, *basis: Any) -> Tensor:
@@ -254,13 +255,12 @@ def _register(missing: str, fake: Callable[..., Tensor]) -> None:
         grads = gradients(ctx.plan, cotangent, slots, saved["x"], ctx.saved_tensors[3:], needs)
         return *(grads[slot] for slot in order), *(None,) * 6
 
-    _library.define(f"{name}({_SCHEMA[name]}, {_BASIS}) -> Tensor")
-    _library.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(qualified, fake, lib=_library)
-    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+    library.define(f"{name}({_SCHEMA[name]}, {BASIS}) -> Tensor")
+    library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=library)
+    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=library)
 
 
-_library = torch.library.Library("high_order_fused", "FRAGMENT")
 _register("g", _fake_sum_inputs)
 _register("s", _fake_sum_outputs)
 _register("w", _fake_sum_batch)

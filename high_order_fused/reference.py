@@ -1,6 +1,7 @@
-"""The specification: lookup, features and the three contractions of the form, in plain torch.
+"""The specification: lookup, features, the three contractions of the form, and products, in plain torch.
 
     T(g, s, x, w) = sum over e,b,i,k,o of  g[e,b,o] s[e,b,i] w[e,i,k,o] phi_k(x[e,b,i])
+    P(x, w)[e,b,o] = product over i of  1 + sum_k w[e,i,k,o] phi_k(x[e,b,i])
 
 Every kernel of every backend does what the functions here do, under the same names.
 """
@@ -75,6 +76,29 @@ def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor
     phi = _scaled(expand(x, basis), s)
     v: Tensor = phi.flatten(2).mT @ g.to(phi.dtype)
     return v.view(v.shape[0], *phi.shape[2:], v.shape[2]).to(g.dtype)
+
+
+def product(x: Tensor, w: Tensor, basis: Operands) -> Tensor:
+    """P[e,b,o] = prod_i (1 + f_oi(x[e,b,i])), in the dtype of w."""
+    return _edges(expand(x, basis), w).add(1).prod(2).to(w.dtype)
+
+
+def product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands) -> tuple[Tensor, Tensor]:
+    """The gradients of x and w from that of P, g; no division, so that factors may be 0."""
+    phi, slopes = expand(x, basis), expand(x, basis.derivative())
+    factors = 1 + _edges(phi, w)
+    one = torch.ones_like(factors[:, :, :1])
+    before = torch.cat([one, factors[:, :, :-1]], 2).cumprod(2)
+    behind = torch.cat([factors[:, :, 1:], one], 2).flip(2).cumprod(2).flip(2)
+    pulled = g.to(phi.dtype).unsqueeze(2) * before * behind
+    of_x = (pulled * _edges(slopes, w)).sum(-1)
+    of_w = torch.einsum("ebik,ebio->eiko", phi, pulled)
+    return of_x.to(x.dtype), of_w.to(w.dtype)
+
+
+def _edges(phi: Tensor, w: Tensor) -> Tensor:
+    """f_oi of every edge: [E, B, I, O]."""
+    return torch.einsum("ebik,eiko->ebio", phi, w.to(phi.dtype))
 
 
 def _scaled(phi: Tensor, s: Tensor | None) -> Tensor:

@@ -15,6 +15,9 @@ enum Strategy {
   ROWS = 2,     // about a row for each segment or less: coefficients in the order they lie in, each read once
 };
 
+// What rows of a product meet is kept for so many numbers at a time, within the second-level cache.
+constexpr int64_t PRODUCT_NUMBERS = 65536;
+
 // With so many segments that have rows it is faster to pick each one's rows by vectors than to count them.
 constexpr int FEW_SEGMENTS = 10;
 

@@ -46,6 +46,24 @@ struct Matrix {
   int64_t size;
 };
 
+// What rows meet of each input: [row][input], the first coefficient and `width` numbers.
+template <class T>
+struct Met {
+  int64_t width;
+  T* values;
+  int32_t* first;
+};
+
+// Rows of a group between the passes of the gradients of a product.
+template <class T>
+struct ProductTile {
+  int64_t e, row;
+  int rows;
+  Met<T> met;      // window values, then slopes
+  T* shares;       // [block of outputs][row][input]: of the gradient of x
+  T *of_x, *of_w;  // the gradients; of_w is the group's
+};
+
 enum Contraction { SUM_INPUTS = 0, SUM_OUTPUTS = 1, SUM_BATCH = 2 };
 
 // A variant of the kernels, compiled for one instruction set.
@@ -56,6 +74,12 @@ struct Kernels {
   // SUM_BATCH, and SUM_OUTPUTS over the derivative basis, together
   Cut (*cut_gradients)(const Problem<T>& v, const Problem<T>& r, int threads);
   void (*run_gradients)(const Problem<T>& v, const Problem<T>& r, const Cut&, int64_t unit, char* scratch);
+  Cut (*cut_product)(const Problem<T>&, int threads);
+  void (*run_product)(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
+  Cut (*cut_product_gradients)(const Problem<T>&, int pass);
+  void (*meet_rows)(const Problem<T>&, const Problem<T>& slopes, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
+  void (*pull_rows)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
+  void (*add_shares)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit);
   void (*transpose)(const Matrix<T>&, int64_t begin, int64_t end, T* to);
   void (*transpose_gradients)(const Matrix<T>&, const T* cotangent, int64_t begin, int64_t end, T* of_from, T* of_factor);
 };

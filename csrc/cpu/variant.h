@@ -1,5 +1,6 @@
 // One variant of the kernels. Included once for each instruction set.
 #include "gradients.h"
+#include "product.h"
 #include "sum_inputs.h"
 #include "transpose.h"
 
@@ -26,6 +27,8 @@ const Kernels<T>& kernels() {
   static const Kernels<T> table{{cut_inputs<T>, cut_outputs<T>, cut_batch<T>},
                                 {start_inputs<T>, start_outputs<T>, run_batch<T>},
                                 cut_gradients<T>, start_gradients<T>,
+                                cut_product<T>, run_product<T>,
+                                cut_product_gradients<T>, meet_rows<T>, pull_rows<T>, add_shares<T>,
                                 transpose_columns<T>, transpose_gradients<T>};
   return table;
 }
