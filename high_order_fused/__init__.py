@@ -4,6 +4,13 @@ from . import gpu  # noqa: F401, I001  before cpu: of two backends that take a t
 from . import bases, cpu, functional, init, kan, layers, norm
 from .backends import backends, use_backend
 from .basis import Basis
+from .conv_layers import (
+    HighOrderConv1d,
+    HighOrderConv2d,
+    HighOrderConv3d,
+    HighOrderConvTranspose1d,
+    HighOrderConvTranspose2d,
+)
 from .explain import explain
 from .fuse import Fused, fuse, unfuse
 from .linear import HighOrderLinear
@@ -14,6 +21,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Basis",
     "Fused",
+    "HighOrderConv1d",
+    "HighOrderConv2d",
+    "HighOrderConv3d",
+    "HighOrderConvTranspose1d",
+    "HighOrderConvTranspose2d",
     "HighOrderLinear",
     "HighOrderProduct",
     "__version__",

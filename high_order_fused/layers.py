@@ -1,4 +1,4 @@
-"""The peers' fully connected layers, by their names, arguments and state dicts.
+"""The peers' layers, by their names, arguments and state dicts.
 
 `high_order_fc_layers` and its classes are those of high-order-layers-torch; `PolynomialLayer` of
 polynomial-mlp and `PRePU` can be imported from here too.
@@ -12,6 +12,15 @@ from torch.nn import functional
 
 from .activations import CustomActivationLayer, PRePU
 from .checks import choice
+from .conv_layers import (
+    HighOrderConv1d,
+    HighOrderConv2d,
+    HighOrderConv3d,
+    HighOrderConvTranspose1d,
+    HighOrderConvTranspose2d,
+    high_order_convolution_layers,
+    high_order_convolution_transpose_layers,
+)
 from .linear import HighOrderLinear
 from .multiplied import (
     HighOrderProduct,
@@ -33,6 +42,11 @@ from .sums import (
 __all__ = [
     "CustomActivationLayer",
     "FourierSeries",
+    "HighOrderConv1d",
+    "HighOrderConv2d",
+    "HighOrderConv3d",
+    "HighOrderConvTranspose1d",
+    "HighOrderConvTranspose2d",
     "HighOrderLinear",
     "HighOrderProduct",
     "LinearAdapter",
@@ -53,6 +67,8 @@ __all__ = [
     "Product",
     "calculate_input_powers",
     "fc_layers",
+    "high_order_convolution_layers",
+    "high_order_convolution_transpose_layers",
     "high_order_fc_layers",
     "make_periodic",
 ]

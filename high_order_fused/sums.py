@@ -79,7 +79,7 @@ class PiecewiseLayer(PeerLayer):
         if consistent_length:
             basis = bases.piecewise_lagrange(n, segments, (-half, half), self.continuous, "extrapolate")
         else:
-            basis = _peer_piecewise(n, segments, length, self.continuous)
+            basis = peer_piecewise(n, segments, length, self.continuous)
         initialize = lambda w: init.peer_constants_(w, weight_magnitude)  # noqa: E731
         super().__init__(basis, in_features, out_features, periodicity, device, initialize)
         self.n, self.segments, self.length = n, segments, length
@@ -180,15 +180,18 @@ class FourierSeries(FunctionLayer):
         self.n, self.length = n, length
 
 
-def _peer_piecewise(n: int, segments: int, length: float, continuous: bool) -> Basis:
-    """The peer's basis for any length: lookup on [-half, half], segments on [-1, 1], nodes at half u."""
+def peer_piecewise(n: int, segments: int, length: float, continuous: bool, scaled: bool = False) -> Basis:
+    """The peer's basis for any length: lookup on [-half, half], segments on [-1, 1], nodes at half u.
+
+    scaled: nodes stretched with u, as in its convolutions.
+    """
     half = 0.5 * length
     if length == 2:
         return bases.piecewise_lagrange(n, segments, (-half, half), continuous, "extrapolate")
     nodes = bases.lobatto(count("n", n))
     start = torch.arange(count("segments", segments), device="cpu") * (n - 1 if continuous else n)
-    values = bases.lagrange_values(nodes, half * nodes)[None, None]
-    spec = f"high_order_layers(n={n}, segments={segments}, continuous={continuous}"
+    values = bases.lagrange_values(nodes, nodes if scaled else half * nodes)[None, None]
+    spec = f"high_order_layers(n={n}, segments={segments}, continuous={continuous}{', scaled' * scaled}"
     return bases.tabulated(
         spec, values, start, interval=(-half, half), span=(-1.0, 1.0), outside="extrapolate"
     )

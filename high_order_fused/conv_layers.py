@@ -1,0 +1,284 @@
+"""Convolutional layers: ours, and those of high-order-layers-torch with its state dicts."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import bases
+from .basis import Basis
+from .checks import choice, count
+from .convolution import Sizes, conv, conv_transpose
+from .sums import make_periodic, peer_piecewise
+
+ConvNd = nn.modules.conv._ConvNd
+
+
+class _Conv(nn.Module):
+    """Coefficients `weight` [in / groups, K, *kernel, out]; every link begins as a random constant."""
+
+    axes: int
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        basis: Basis,
+        groups: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = (
+            count("in_channels", in_channels),
+            count("out_channels", out_channels),
+        )
+        if count("groups", groups) and (in_channels % groups or out_channels % groups):
+            raise ValueError(f"groups: got {groups}, needs to divide {in_channels} and {out_channels}")
+        kernel = (kernel_size,) * self.axes if isinstance(kernel_size, int) else tuple(kernel_size)
+        if len(kernel) != self.axes:
+            raise ValueError(f"kernel_size: got {kernel_size!r}, needs a number or {self.axes}")
+        for size in kernel:
+            count("kernel_size", size)
+        self.kernel_size, self.basis, self.groups = kernel, basis, groups
+        shape = (in_channels // groups, basis.size, *kernel, out_channels)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the coefficients anew: constants from U(-b, b) of variance 1 / (in / groups * taps)."""
+        if self.basis.one is None:
+            raise ValueError(f"basis: got {self.basis!r}, needs one that knows the function 1")
+        bound = math.sqrt(3 / (self.weight.shape[0] * math.prod(self.kernel_size)))
+        with torch.no_grad():
+            links = torch.empty_like(self.weight[:, :1]).uniform_(-bound, bound)
+            one = self.basis.one.to(self.weight).view(-1, *(1,) * (self.axes + 1))
+            self.weight.copy_(one * links)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, basis={self.basis!r}, "
+            f"groups={self.groups}"
+        )
+
+
+class _Forward(_Conv):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        basis: Basis,
+        stride: Sizes = 1,
+        padding: Sizes | str = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, basis, groups, device, dtype)
+        self.stride, self.padding, self.dilation, self.padding_mode = stride, padding, dilation, padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv(
+            x,
+            self.weight,
+            self.basis,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.padding_mode,
+        )
+
+
+class HighOrderConv1d(_Forward):
+    """In place of nn.Conv1d: every tap a learned function in a basis. x [B, C, W]; as `conv`."""
+
+    axes = 1
+
+
+class HighOrderConv2d(_Forward):
+    """In place of nn.Conv2d: every tap a learned function in a basis. x [B, C, H, W]; as `conv`."""
+
+    axes = 2
+
+
+class HighOrderConv3d(_Forward):
+    """In place of nn.Conv3d: every tap a learned function in a basis. x [B, C, D, H, W]; as `conv`."""
+
+    axes = 3
+
+
+class _Transposed(_Conv):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        basis: Basis,
+        stride: Sizes = 1,
+        padding: Sizes = 0,
+        output_padding: Sizes = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, basis, groups, device, dtype)
+        self.stride, self.padding, self.output_padding, self.dilation = (
+            stride,
+            padding,
+            output_padding,
+            dilation,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = self.stride, self.padding, self.output_padding, self.dilation
+        return conv_transpose(x, self.weight, self.basis, *sizes, self.groups)
+
+
+class HighOrderConvTranspose1d(_Transposed):
+    """In place of nn.ConvTranspose1d; as `convolution.conv_transpose`."""
+
+    axes = 1
+
+
+class HighOrderConvTranspose2d(_Transposed):
+    """In place of nn.ConvTranspose2d; as `convolution.conv_transpose`."""
+
+    axes = 2
+
+
+# ---- the peer's
+
+
+class PeerConvolution(nn.Module):
+    """A convolution of high-order-layers-torch, with the coefficients `conv.weight` of its expanded one.
+
+    [out, in / groups * K, *kernel], K fastest; transposed [in * K, out / groups, *kernel]. `conv` is torch's
+    layer of that name, which draws and holds them and is not called. rescale_output divides by in_channels
+    kernel_size^2, in one dimension too; bias is ignored. Source: high-order-layers-torch, conv_wrapper.
+    """
+
+    def __init__(
+        self,
+        basis: Basis,
+        convolution: Callable[..., ConvNd],
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        constants: bool,
+        transposed: bool,
+        stride: Sizes = 1,
+        padding: Sizes = 0,
+        output_padding: Sizes = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        weight_magnitude: float = 1.0,
+        rescale_output: bool = False,
+        periodicity: float | None = None,
+        **ignored: Any,
+    ) -> None:
+        super().__init__()
+        self.transposed = transposed
+        self.basis, self.periodicity, self.groups = basis, periodicity, groups
+        self.sizes: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+        if self.transposed:
+            self.sizes["output_padding"] = output_padding
+        expanded = count("in_channels", in_channels) * basis.size
+        self.conv = convolution(
+            expanded,
+            out_channels,
+            kernel_size,
+            groups=groups,
+            padding_mode=padding_mode,
+            bias=False,
+            **self.sizes,
+        )
+        taps = math.prod(self.conv.kernel_size)
+        area = self.conv.kernel_size[0] ** 2
+        bound = weight_magnitude / (expanded * area)
+        with torch.no_grad():
+            self.conv.weight.uniform_(-bound, bound)
+            if constants:
+                shape = (out_channels, in_channels // groups, *self.conv.kernel_size)
+                links = torch.rand(shape) * weight_magnitude / (taps * in_channels)
+                self.conv.weight.copy_(links.repeat_interleave(basis.size, 1))
+        self._rescale = 1.0 / (in_channels * area) if rescale_output else 1.0
+        if not self.transposed:
+            self.sizes["padding_mode"] = padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.periodicity is not None:
+            x = make_periodic(x, self.periodicity)
+        w, size = self.conv.weight, self.basis.size
+        if self.transposed:  # [groups * in, K, out, *kernel]
+            w = w.unflatten(0, (self.groups, -1, size)).movedim(3, -1)  # [G, C / G, K, *kernel, O / G]
+            w = w.movedim(0, -2).flatten(-2)
+            y = conv_transpose(x, w, self.basis, groups=self.groups, **self.sizes)
+        else:
+            w = w.unflatten(1, (-1, size)).movedim(0, -1)
+            y = conv(x, w, self.basis, groups=self.groups, **self.sizes)
+        return y if self._rescale == 1 else y * self._rescale
+
+    def extra_repr(self) -> str:
+        return f"basis={self.basis!r}"
+
+
+def _of_basis(kind: str, n: int, segments: int | None, length: float) -> Basis:
+    half = 0.5 * length
+    if kind == "polynomial":
+        return bases.lagrange(n, (-half, half), "extrapolate")
+    if kind == "fourier":
+        return bases.fourier(n, (-half, half))
+    if segments is None:
+        raise TypeError("segments: got None, needs a whole number of at least 1")
+    return peer_piecewise(n, segments, length, kind == "continuous", scaled=True)
+
+
+def _peer(kind: str, convolution: type[ConvNd]) -> Callable[..., PeerConvolution]:
+    def build(
+        n: int, *, segments: int | None = None, length: float = 2.0, **arguments: Any
+    ) -> PeerConvolution:
+        if kind == "fourier":
+            arguments["periodicity"] = None
+        constants = convolution is nn.Conv2d and kind != "fourier"
+        basis = _of_basis(kind, n, segments, length)
+        transposed = issubclass(convolution, nn.modules.conv._ConvTransposeNd)
+        return PeerConvolution(basis, convolution, constants=constants, transposed=transposed, **arguments)
+
+    return build
+
+
+KINDS = ("continuous", "discontinuous", "polynomial", "fourier")
+convolutions: dict[str, Callable[..., nn.Module]] = {
+    f"{kind}{axes}d": _peer(kind, convolution)
+    for axes, convolution in ((1, nn.Conv1d), (2, nn.Conv2d))
+    for kind in KINDS
+}
+transposed_convolutions: dict[str, Callable[..., nn.Module]] = {
+    f"{kind}{axes}d": _peer(kind, convolution)
+    for axes, convolution in ((1, nn.ConvTranspose1d), (2, nn.ConvTranspose2d))
+    for kind in KINDS
+}
+
+
+def high_order_convolution_layers(layer_type: str, **kwargs: Any) -> nn.Module:
+    """The convolution of that name, built with the keywords; ValueError lists the names.
+
+    Unknown keywords are ignored, as by the peer, whose fourier1d raises. Source: high-order-layers-torch.
+    """
+    return convolutions[choice("layer_type", layer_type, convolutions)](**kwargs)
+
+
+def high_order_convolution_transpose_layers(layer_type: str, **kwargs: Any) -> nn.Module:
+    """The transposed convolution of that name; the peer has continuous2d alone. Source: as above."""
+    return transposed_convolutions[choice("layer_type", layer_type, transposed_convolutions)](**kwargs)
