@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from .activations import CustomActivationLayer, PRePU
 from .checks import choice
+from .combined import SumLayer, SwitchLayer, switch_continuous, switch_discontinuous
 from .conv_layers import (
     HighOrderConv1d,
     HighOrderConv2d,
@@ -21,6 +22,7 @@ from .conv_layers import (
     high_order_convolution_layers,
     high_order_convolution_transpose_layers,
 )
+from .embeddings import fixed_rotation_layer
 from .linear import HighOrderLinear
 from .multiplied import (
     HighOrderProduct,
@@ -30,6 +32,17 @@ from .multiplied import (
     Product,
 )
 from .nd import Polynomial2D, Polynomial3D, Polynomial4D, Polynomial5D, PolynomialND
+from .norm import (
+    L2Normalization,
+    LazyLayerNormLastDim,
+    MaxAbsNormalization,
+    MaxAbsNormalizationLast,
+    MaxAbsNormalizationND,
+    MaxCenterNormalization,
+    MaxCenterNormalizationLast,
+    MaxCenterNormalizationND,
+    normalization_layers,
+)
 from .polynomial_mlp import PolynomialLayer, calculate_input_powers
 from .sums import (
     FourierSeries,
@@ -49,8 +62,16 @@ __all__ = [
     "HighOrderConvTranspose2d",
     "HighOrderLinear",
     "HighOrderProduct",
+    "L2Normalization",
+    "LazyLayerNormLastDim",
     "LinearAdapter",
     "LinearReluAdapter",
+    "MaxAbsNormalization",
+    "MaxAbsNormalizationLast",
+    "MaxAbsNormalizationND",
+    "MaxCenterNormalization",
+    "MaxCenterNormalizationLast",
+    "MaxCenterNormalizationND",
     "PRePU",
     "PiecewiseDiscontinuousPolynomial",
     "PiecewiseDiscontinuousPolynomialProd",
@@ -65,12 +86,18 @@ __all__ = [
     "PolynomialND",
     "PolynomialProd",
     "Product",
+    "SumLayer",
+    "SwitchLayer",
     "calculate_input_powers",
     "fc_layers",
+    "fixed_rotation_layer",
     "high_order_convolution_layers",
     "high_order_convolution_transpose_layers",
     "high_order_fc_layers",
     "make_periodic",
+    "normalization_layers",
+    "switch_continuous",
+    "switch_discontinuous",
 ]
 
 
@@ -102,6 +129,8 @@ fc_layers: dict[str, Callable[..., nn.Module]] = {
     "polynomial_4d": Polynomial4D,
     "polynomial_5d": Polynomial5D,
     "product": Product,
+    "switch_continuous": switch_continuous,
+    "switch_discontinuous": switch_discontinuous,
     "fourier": FourierSeries,
     "baseline": LinearAdapter,
     "baseline_relu": LinearReluAdapter,
