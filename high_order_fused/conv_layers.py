@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from . import bases
 from .basis import Basis
 from .checks import choice, count
-from .convolution import Sizes, conv, conv_transpose
+from .convolution import Sizes
+from .functional import conv, conv_transpose
 from .sums import make_periodic, peer_piecewise
 
 ConvNd = nn.modules.conv._ConvNd

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import functional
 from .basis import Basis
 from .checks import choice
-from .functional import link
 from .geometry import Phase, phases, place, transposed_phases
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
@@ -121,7 +121,7 @@ def _met(images: Tensor, part: Phase, basis: Basis, w: Tensor, groups: int) -> T
     if 0 in pixels:
         return None
     rows = images.unflatten(1, (groups, -1)).movedim(1, 0).movedim(2, -1)  # [G, images, *pixels, C/G]
-    y = link(rows.contiguous(), w, basis).unflatten(-1, (len(part.taps), -1))
+    y = functional.link(rows.contiguous(), w, basis).unflatten(-1, (len(part.taps), -1))
     merged = y.flatten(0, 1)
     image = place(merged, part.placement).unflatten(0, (groups, -1))  # [G, images, *size, O/G]
     joined: Tensor = image.movedim(0, axes + 1).flatten(-2)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from .backends import get, resolve
 from .basis import Basis, lookup_dtype
+from .convolution import conv as conv
+from .convolution import conv_transpose as conv_transpose
 from .eager import Link, evaluate
 from .operands import Operands
 from .ops import Plan, form

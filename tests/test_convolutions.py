@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import jacrev, jvp, vmap
 
 import high_order_fused as hof
-from high_order_fused.convolution import conv, conv_transpose
+from high_order_fused.functional import conv, conv_transpose
 from high_order_fused.geometry import phases, place, take, transposed_phases
 from high_order_fused.layers import high_order_convolution_layers, high_order_convolution_transpose_layers
 from tests import cases, support
