@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import bases
+from . import bases, init
 from .basis import Basis
 from .checks import choice, count
-from .convolution import Sizes
+from .convolution import Sizes, one_each
 from .functional import conv, conv_transpose
 from .sums import make_periodic, peer_piecewise
 
@@ -39,11 +39,7 @@ class _Conv(nn.Module):
         )
         if count("groups", groups) and (in_channels % groups or out_channels % groups):
             raise ValueError(f"groups: got {groups}, needs to divide {in_channels} and {out_channels}")
-        kernel = (kernel_size,) * self.axes if isinstance(kernel_size, int) else tuple(kernel_size)
-        if len(kernel) != self.axes:
-            raise ValueError(f"kernel_size: got {kernel_size!r}, needs a number or {self.axes}")
-        for size in kernel:
-            count("kernel_size", size)
+        kernel = one_each("kernel_size", kernel_size, self.axes)
         self.kernel_size, self.basis, self.groups = kernel, basis, groups
         shape = (in_channels // groups, basis.size, *kernel, out_channels)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -51,13 +47,7 @@ class _Conv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the coefficients anew: constants from U(-b, b) of variance 1 / (in / groups * taps)."""
-        if self.basis.one is None:
-            raise ValueError(f"basis: got {self.basis!r}, needs one that knows the function 1")
-        bound = math.sqrt(3 / (self.weight.shape[0] * math.prod(self.kernel_size)))
-        with torch.no_grad():
-            links = torch.empty_like(self.weight[:, :1]).uniform_(-bound, bound)
-            one = self.basis.one.to(self.weight).view(-1, *(1,) * (self.axes + 1))
-            self.weight.copy_(one * links)
+        init.random_constants_(self.weight, self.basis, self.weight.shape[0] * math.prod(self.kernel_size))
 
     def extra_repr(self) -> str:
         return (

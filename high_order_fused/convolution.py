@@ -37,7 +37,7 @@ def conv(
     """
     kernel = _kernel(x, weight, basis, groups)
     axes = len(kernel)
-    strides, dilations = _sizes("stride", stride, axes), _sizes("dilation", dilation, axes)
+    strides, dilations = one_each("stride", stride, axes), one_each("dilation", dilation, axes)
     before, behind = _padding(padding, kernel, strides, dilations)
     if choice("padding_mode", padding_mode, PADDING_MODES) != "zeros" and any((*before, *behind)):
         ends = [end for pair in zip(reversed(before), reversed(behind), strict=True) for end in pair]
@@ -71,8 +71,8 @@ def conv_transpose(
     """
     kernel = _kernel(x, weight, basis, groups)
     axes = len(kernel)
-    strides, dilations = _sizes("stride", stride, axes), _sizes("dilation", dilation, axes)
-    before, more = _sizes("padding", padding, axes, 0), _sizes("output_padding", output_padding, axes, 0)
+    strides, dilations = one_each("stride", stride, axes), one_each("dilation", dilation, axes)
+    before, more = one_each("padding", padding, axes, 0), one_each("output_padding", output_padding, axes, 0)
     for extra, s, d in zip(more, strides, dilations, strict=True):
         if extra >= max(s, d):
             raise ValueError(f"output_padding: got {extra}, needs less than stride or dilation, {max(s, d)}")
@@ -153,7 +153,7 @@ def _kernel(x: Tensor, weight: Tensor, basis: Basis, groups: int) -> tuple[int, 
     return tuple(weight.shape[2:-1])
 
 
-def _sizes(name: str, value: Sizes, axes: int, least: int = 1) -> tuple[int, ...]:
+def one_each(name: str, value: Sizes, axes: int, least: int = 1) -> tuple[int, ...]:
     """One whole number for each axis."""
     sizes = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(sizes) != axes or any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in sizes):
@@ -168,7 +168,7 @@ def _padding(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Pixels before and behind each axis."""
     if not isinstance(padding, str):
-        sizes = _sizes("padding", padding, len(kernel), 0)
+        sizes = one_each("padding", padding, len(kernel), 0)
         return sizes, sizes
     if choice("padding", padding, ("same", "valid")) == "valid":
         return (0,) * len(kernel), (0,) * len(kernel)

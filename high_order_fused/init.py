@@ -8,17 +8,19 @@ from torch import Tensor
 from .basis import Basis
 
 
-def random_constants_(weight: Tensor, basis: Basis) -> Tensor:
-    """Fill weight [I, K, O] in place: each edge a constant function, drawn from U(-b, b) of variance 1 / I.
+def random_constants_(weight: Tensor, basis: Basis, inputs: int | None = None) -> Tensor:
+    """Fill weight [I, K, ...] in place: each edge a constant function, drawn from U(-b, b).
+
+    Its variance is 1 / inputs; an output has I of them if nothing else is said.
 
     ValueError for a basis whose coefficients of the function 1 are not known (a derivative).
     """
     if basis.one is None:
         raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")
-    bound = math.sqrt(3 / weight.shape[0])
+    bound = math.sqrt(3 / (inputs or weight.shape[0]))
     with torch.no_grad():
         edges = torch.empty_like(weight[:, :1]).uniform_(-bound, bound)
-        return weight.copy_(basis.one.to(weight).unsqueeze(-1) * edges)
+        return weight.copy_(basis.one.to(weight).view(-1, *(1,) * (weight.dim() - 2)) * edges)
 
 
 def peer_constants_(w: Tensor, weight_magnitude: float = 1.0) -> Tensor:

@@ -11,7 +11,7 @@ from .basis import Basis
 from .checks import count
 from .functional import product
 from .linear import HighOrderLinear
-from .sums import FunctionLayer, PiecewiseDiscontinuousPolynomial, PiecewiseLayer, make_periodic
+from .sums import PiecewiseDiscontinuousPolynomial, PiecewiseLayer, Polynomial, make_periodic
 
 
 class HighOrderProduct(HighOrderLinear):
@@ -60,29 +60,13 @@ class PiecewiseDiscontinuousPolynomialProd(PiecewiseDiscontinuousPolynomial):
     combine = staticmethod(product)
 
 
-class PolynomialProd(FunctionLayer):
+class PolynomialProd(Polynomial):
     """Layer "polynomial_prod": prod_i (1 + f_oi) - 1, functions, `w` and `result` as in `Polynomial`.
 
     The peer's constructor raises. Source: high-order-layers-torch, BasisFlatProd.
     """
 
     combine = staticmethod(product)
-
-    def __init__(
-        self,
-        n: int,
-        in_features: int,
-        out_features: int,
-        length: float = 2.0,
-        weight_magnitude: float = 1.0,
-        periodicity: float | None = None,
-        initialize: str = "constant_random",
-        device: torch.device | str = "cpu",
-        **ignored: Any,
-    ) -> None:
-        basis = bases.lagrange(n, (-0.5 * length, 0.5 * length), "extrapolate")
-        super().__init__(basis, in_features, out_features, weight_magnitude, periodicity, initialize, device)
-        self.n, self.length = n, length
 
 
 class Product(nn.Module):

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from . import bases
 from .functional import link_nd
-from .sums import FunctionLayer, make_periodic
+from .sums import Polynomial, make_periodic
 
 
-class PolynomialND(FunctionLayer):
+class PolynomialND(Polynomial):
     """Polynomials of `dimensions` variables an edge, through n^dimensions Chebyshev-Lobatto nodes.
 
     x [..., in, dimensions]; `w` [out, in, n^dimensions], the last variable fastest; it and `result` begin as
@@ -25,18 +23,10 @@ class PolynomialND(FunctionLayer):
         out_features: int,
         length: float = 2.0,
         dimensions: int = 2,
-        weight_magnitude: float = 1.0,
-        periodicity: float | None = None,
-        initialize: str = "constant_random",
-        device: torch.device | str = "cpu",
-        **ignored: Any,
+        **others: Any,
     ) -> None:
-        basis = bases.lagrange(n, (-0.5 * length, 0.5 * length), "extrapolate")
-        size = basis.size**dimensions
-        super().__init__(
-            basis, in_features, out_features, weight_magnitude, periodicity, initialize, device, size
-        )
-        self.n, self.length, self.dimensions = n, length, dimensions
+        self.dimensions = dimensions
+        super().__init__(n, in_features, out_features, length, **others)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.periodicity is not None:

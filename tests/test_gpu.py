@@ -47,7 +47,7 @@ def assert_same(actual, expected, tolerance=1e-5):
         assert difference(a.cpu(), e.cpu()) < tolerance
 
 
-def test_it_is_what_the_cpu_computes(layer):
+def test_it_is_what_the_reference_computes(layer):
     x = inputs()
     assert hof.explain(layer, x)[0].backend.startswith("triton")
     actual = step(layer, x, list(layer.parameters()))
