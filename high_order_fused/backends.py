@@ -18,6 +18,10 @@ from .operands import Operands
 Product = Callable[[Tensor, Tensor, Operands], Tensor]
 ProductGradients = Callable[[Tensor, Tensor, Tensor, Operands], tuple[Tensor, Tensor]]
 Link = Callable[[Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
+Conv = Callable[[Tensor, Tensor, Operands, tuple[int, ...]], Tensor]
+ConvGradients = Callable[
+    [Tensor, Tensor, Tensor, Operands, tuple[int, ...], bool, bool], tuple[Tensor | None, Tensor | None]
+]
 LinkGradients = Callable[
     [Tensor, Tensor, Tensor, Tensor, Tensor | None, Operands, bool, bool],
     tuple[Tensor | None, Tensor | None, Tensor | None],
@@ -40,6 +44,8 @@ class Backend:
     are wanted, from that of link's output.
     product(x, w, basis), product_gradients(g, x, w, basis): as in reference.py, which is
     what runs if they are not given.
+    conv(x, w, basis, geometry), conv_gradients(g, x, w, basis, geometry, of_x, of_w): as in convolved.py, the
+    geometry by its integers. None for a backend that makes convolutions of links.
     choice(contraction, x, w, basis): in words, how one of the functions above, given by its name, would run.
     """
 
@@ -54,6 +60,8 @@ class Backend:
     link_gradients: LinkGradients | None = None
     product: Product = reference.product
     product_gradients: ProductGradients = reference.product_gradients
+    conv: Conv | None = None
+    conv_gradients: ConvGradients | None = None
     choice: Callable[[str, Tensor, Tensor, Operands], str] | None = None
 
 

@@ -3,6 +3,12 @@
 import math
 from collections.abc import Collection
 
+import torch
+from torch import Tensor
+
+_HALF = (torch.float16, torch.bfloat16)
+_DTYPES = (torch.float32, torch.float64, *_HALF)
+
 
 def count(name: str, value: object, least: int = 1) -> int:
     """value as an int of at least `least`; TypeError or ValueError otherwise."""
@@ -29,3 +35,34 @@ def ends(name: str, value: tuple[float, float]) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"{name}: got ({low}, {high}), needs finite low < high")
     return low, high
+
+
+def lowered(t: Tensor, x: Tensor) -> Tensor:
+    """What autocast makes of coefficients and cotangents."""
+    return t.to(torch.get_autocast_dtype(x.device.type)) if t.dtype == torch.float32 else t
+
+
+def tensors(x: Tensor, **others: Tensor | None) -> None:
+    """TypeError or ValueError unless all are tensors whose dtypes and devices go together."""
+    for name, t in {"x": x, **others}.items():
+        if t is None and name in ("s", "scale", "gain"):
+            continue
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name}: got {type(t).__name__}, needs a tensor")
+        if t.dtype not in _DTYPES:
+            raise TypeError(f"{name}: got {t.dtype}, needs float32, float64, bfloat16 or float16")
+        if t is x:
+            continue
+        if t.device != x.device:
+            raise ValueError(f"{name}: got device {t.device}, needs that of x, {x.device}")
+        if t.dtype != x.dtype and not _may_differ(name, t, x):
+            raise TypeError(f"{name}: got {t.dtype}, needs that of x, {x.dtype}")
+
+
+def _may_differ(name: str, t: Tensor, x: Tensor) -> bool:
+    """Coefficients and cotangents may be narrower than float32 inputs; autocast makes them so."""
+    if name in ("s", "scale"):
+        return False
+    if x.dtype == torch.float32:
+        return t.dtype in _HALF
+    return x.dtype in _HALF and t.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)

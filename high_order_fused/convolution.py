@@ -1,18 +1,21 @@
 """Convolutions and transposed convolutions of learned functions, in one, two and three dimensions."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import functional
-from .basis import Basis
-from .checks import choice
-from .geometry import Phase, phases, place, transposed_phases
+from .backends import get, resolve
+from .basis import Basis, lookup_dtype
+from .checks import choice, lowered, tensors
+from .convolved import conv as _conv
+from .geometry import Geometry, Phase, phases, transposed_phases
+from .ops import Plan
+from .packing import contiguous
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
-_TAP_OUTPUTS = 2**20  # numbers of a few images that exist at a time, one for each pixel, tap and output
+_NEUTRAL = (1, 1, 0, 1, 1)  # kernel, stride, padding, dilation and size of an axis that is not there
 
 Sizes = int | Sequence[int]
 
@@ -51,7 +54,7 @@ def conv(
     )
     if min(size) < 1:
         raise ValueError(f"x: got image {tuple(x.shape[-axes:])}, needs one of at least the kernel's reach")
-    return _convolved(x, weight, basis, groups, phases(kernel, strides, before, dilations, size))
+    return _convolved(x, weight, basis, groups, phases, kernel, strides, before, dilations, size)
 
 
 def conv_transpose(
@@ -84,55 +87,34 @@ def conv_transpose(
     )
     if min(size) < 1:
         raise ValueError(f"padding: got {padding}, needs less for an image {tuple(x.shape[-axes:])}")
-    return _convolved(x, weight, basis, groups, transposed_phases(kernel, strides, before, dilations, size))
+    return _convolved(x, weight, basis, groups, transposed_phases, kernel, strides, before, dilations, size)
 
 
-def _convolved(x: Tensor, weight: Tensor, basis: Basis, groups: int, parts: list[Phase]) -> Tensor:
-    size = parts[0].placement.size
-    axes, outputs = len(size), weight.shape[-1]
-    images = x if x.dim() == axes + 2 else x.unsqueeze(0)
+def _convolved(
+    x: Tensor, weight: Tensor, basis: Basis, groups: int, placed: Callable[..., list[Phase]], *axes: Any
+) -> Tensor:
+    """On images of three axes, those that are missing of size 1."""
+    missing = 6 - weight.dim()
+    parts = placed(*((*sizes, *(fill,) * missing) for sizes, fill in zip(axes, _NEUTRAL, strict=True)))
+    images = x if x.dim() == weight.dim() - 1 else x.unsqueeze(0)
+    images = images.reshape(*images.shape, *(1,) * missing)
     taps = weight.flatten(2, -2).unflatten(-1, (groups, -1)).permute(3, 0, 1, 2, 4)  # [G, C/G, K, T, O/G]
-    whole = math.prod(images.shape[2:]) * taps.shape[3] * outputs
-    few = max(1, _TAP_OUTPUTS // max(1, whole))
-    coefficients = [
-        (taps if len(part.taps) == taps.shape[3] else taps[:, :, :, list(part.taps)]).flatten(3).contiguous()
-        for part in parts
-    ]
-    made = []
-    for some in images.split(few):
-        y = None
-        for part, w in zip(parts, coefficients, strict=True):
-            met = _met(some, part, basis, w, groups)
-            if met is not None:
-                y = met if y is None else y + met
-        if y is None:
-            y = weight.new_zeros(len(some), *size, outputs) + 0 * some.sum()
-        made.append(y.movedim(-1, 1))
-    image = torch.cat(made) if len(made) > 1 else made[0]
-    return (image if x.dim() == axes + 2 else image.squeeze(0)).contiguous()
-
-
-def _met(images: Tensor, part: Phase, basis: Basis, w: Tensor, groups: int) -> Tensor | None:
-    """What the pixels of a phase bring to the image [images, *size, O]; None if it has no pixels."""
-    axes = len(part.first)
-    for axis, (first, every) in enumerate(zip(part.first, part.every, strict=True), 2):
-        images = images[(slice(None),) * axis + (slice(first, None, every),)]
-    pixels = tuple(images.shape[2:])
-    if 0 in pixels:
-        return None
-    rows = images.unflatten(1, (groups, -1)).movedim(1, 0).movedim(2, -1)  # [G, images, *pixels, C/G]
-    y = functional.link(rows.contiguous(), w, basis).unflatten(-1, (len(part.taps), -1))
-    merged = y.flatten(0, 1)
-    image = place(merged, part.placement).unflatten(0, (groups, -1))  # [G, images, *size, O/G]
-    joined: Tensor = image.movedim(0, axes + 1).flatten(-2)
-    return joined
+    geometry = Geometry(taps.shape[3], tuple(parts))
+    if torch.is_autocast_enabled(x.device.type):
+        taps = lowered(taps, x)
+    operands = basis.operands(lookup_dtype(x), x.device)
+    plan = Plan("g", resolve(x), operands.layout)
+    backend = get(plan.backend)
+    over = _conv if backend.conv else _conv.composite
+    w = contiguous(taps.flatten(2, 3), backend.transpose).contiguous().view(taps.shape)
+    y = over(plan, images.contiguous(), w, operands.tensors, geometry.integers())
+    y = y.reshape(y.shape[: y.dim() - missing])
+    return y if x.dim() == weight.dim() - 1 else y.squeeze(0)
 
 
 def _kernel(x: Tensor, weight: Tensor, basis: Basis, groups: int) -> tuple[int, ...]:
     """The sizes of the kernel, of arguments that fit together."""
-    for name, t in (("x", x), ("weight", weight)):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name}: got {type(t).__name__}, needs a tensor")
+    tensors(x, weight=weight)
     axes = weight.dim() - 3
     if axes not in (1, 2, 3):
         raise ValueError(
@@ -150,6 +132,8 @@ def _kernel(x: Tensor, weight: Tensor, basis: Basis, groups: int) -> tuple[int, 
         )
     if weight.shape[1] != basis.size:
         raise ValueError(f"weight: got shape {tuple(weight.shape)}, needs K = {basis.size} on axis 1")
+    if basis.inputs not in (None, weight.shape[0]):
+        raise ValueError(f"basis: got knots for {basis.inputs} features, needs one row or {weight.shape[0]}")
     return tuple(weight.shape[2:-1])
 
 

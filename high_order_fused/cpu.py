@@ -87,6 +87,39 @@ def product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands) -> tuple
     return of_x.to(x.dtype), of_w.to(w.dtype)
 
 
+def conv(x: Tensor, w: Tensor, basis: Operands, geometry: tuple[int, ...]) -> Tensor:
+    """As backends.Backend says."""
+    y: Tensor = torch.ops.high_order_fused.cpu_conv.default(
+        x.contiguous(), w.contiguous(), *basis.tensors, [*basis.layout], [*geometry], _isa
+    )
+    return y
+
+
+def conv_gradients(
+    g: Tensor,
+    x: Tensor,
+    w: Tensor,
+    basis: Operands,
+    geometry: tuple[int, ...],
+    of_x: bool,
+    of_w: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """As backends.Backend says."""
+    tensors = basis.derivative().tensors if of_x else basis.tensors  # with a table of one order more
+    slope, v = torch.ops.high_order_fused.cpu_conv_gradients.default(
+        g.contiguous(),
+        x.contiguous(),
+        w.contiguous(),
+        *tensors,
+        [*basis.layout],
+        [*geometry],
+        _isa,
+        of_x,
+        of_w,
+    )
+    return slope if of_x else None, v if of_w else None
+
+
 def _contract(
     missing: int, x: Tensor, w: Tensor | None, g: Tensor | None, s: Tensor | None, basis: Operands
 ) -> Tensor:
@@ -162,6 +195,8 @@ if native.native_missing() is None:
         "cpu_transpose",
         "cpu_product",
         "cpu_product_gradients",
+        "cpu_conv",
+        "cpu_conv_gradients",
     ):
         # they run below our own autograd; torch's default for operators without a rule costs 15 us a call
         library.impl(name, torch.library.fallthrough_kernel, "Autograd")
@@ -178,6 +213,8 @@ if native.native_missing() is None:
             link_gradients,
             product,
             product_gradients,
+            conv,
+            conv_gradients,
             choice,
         )
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .backends import get, resolve
 from .basis import Basis, lookup_dtype
+from .checks import lowered, tensors
 from .convolution import conv as conv
 from .convolution import conv_transpose as conv_transpose
 from .eager import Link, evaluate
@@ -16,9 +17,6 @@ from .ops import Plan, form
 from .packing import contiguous
 from .packing import pack as pack
 from .products import product as _product
-
-_HALF = (torch.float16, torch.bfloat16)
-_DTYPES = (torch.float32, torch.float64, *_HALF)
 
 
 def link(
@@ -36,10 +34,10 @@ def link(
     bfloat16 weight; under autocast weight and gain are cast and x is looked up as it comes. TypeError and
     ValueError name a wrong argument. Differentiable to any order in every tensor.
     """
-    _check_tensors(x, weight=weight, scale=scale, gain=gain)
+    tensors(x, weight=weight, scale=scale, gain=gain)
     _check_link(x, weight, scale, gain)
     if torch.is_autocast_enabled(x.device.type):
-        weight, gain = _lowered(weight, x), None if gain is None else _lowered(gain, x)
+        weight, gain = lowered(weight, x), None if gain is None else lowered(gain, x)
     if isinstance(basis, Basis):
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_basis(x, weight, basis, "weight")
@@ -53,10 +51,10 @@ def product(x: Tensor, weight: Tensor, basis: Basis | Operands, alpha: float | T
     Differentiable to any order; beyond the first it records numbers for every edge and row.
     Source: high-order-layers-torch, BasisFlatProd.
     """
-    _check_tensors(x, weight=weight)
+    tensors(x, weight=weight)
     _check_link(x, weight, None, None)
     if torch.is_autocast_enabled(x.device.type):
-        weight = _lowered(weight, x)
+        weight = lowered(weight, x)
     if isinstance(basis, Basis):
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_basis(x, weight, basis, "weight")
@@ -76,7 +74,7 @@ def link_nd(x: Tensor, weight: Tensor, bases: Sequence[Basis]) -> Tensor:
     x [..., I, d]; weight [I, K_0 K_1 ..., O], the last variable fastest; y [..., O]. The functions of all
     variables but the last multiply `link`'s functions of the last, as its scale. Errors as `link`.
     """
-    _check_tensors(x, weight=weight)
+    tensors(x, weight=weight)
     sizes = [basis.size for basis in bases]
     if any(basis.inputs is not None for basis in bases):
         raise ValueError(
@@ -105,19 +103,19 @@ def link_nd(x: Tensor, weight: Tensor, bases: Sequence[Basis]) -> Tensor:
 
 def sum_inputs(x: Tensor, w: Tensor, basis: Basis | Operands, s: Tensor | None = None) -> Tensor:
     """y[e,b,o] = sum_i s[e,b,i] f_oi(x[e,b,i]); x, s [E, B, I], w [E, I, K, O]. Errors as `link`."""
-    _check_tensors(x, w=w, s=s)
+    tensors(x, w=w, s=s)
     return _contract("g", None, s, x, w, basis)
 
 
 def sum_outputs(x: Tensor, w: Tensor, basis: Basis | Operands, g: Tensor) -> Tensor:
     """r[e,b,i] = sum_o g[e,b,o] f_oi(x[e,b,i]); x [E,B,I], w [E,I,K,O], g [E,B,O]. Errors as `link`."""
-    _check_tensors(x, w=w, g=g)
+    tensors(x, w=w, g=g)
     return _contract("s", g, None, x, w, basis)
 
 
 def sum_batch(x: Tensor, g: Tensor, basis: Basis | Operands, s: Tensor | None = None) -> Tensor:
     """v[e,i,k,o] = sum_b g[e,b,o] s[e,b,i] phi_k(x[e,b,i]); x, s [E, B, I], g [E, B, O]. Errors as `link`."""
-    _check_tensors(x, g=g, s=s)
+    tensors(x, g=g, s=s)
     return _contract("w", g, s, x, None, basis)
 
 
@@ -125,7 +123,7 @@ def _contract(
     missing: str, g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, basis: Basis | Operands
 ) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):
-        w, g = (None if t is None else _lowered(t, x) for t in (w, g))
+        w, g = (None if t is None else lowered(t, x) for t in (w, g))
     if isinstance(basis, Basis):
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_shapes(g, s, x, w, basis)
@@ -133,36 +131,6 @@ def _contract(
     if w is not None:
         w = contiguous(w, get(backend).transpose)
     return form(Plan(missing, backend, basis.layout), {"g": g, "s": s, "w": w}, x, basis.tensors)
-
-
-def _lowered(t: Tensor, x: Tensor) -> Tensor:
-    """What autocast makes of coefficients and cotangents."""
-    return t.to(torch.get_autocast_dtype(x.device.type)) if t.dtype == torch.float32 else t
-
-
-def _check_tensors(x: Tensor, **others: Tensor | None) -> None:
-    for name, t in {"x": x, **others}.items():
-        if t is None and name in ("s", "scale", "gain"):
-            continue
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name}: got {type(t).__name__}, needs a tensor")
-        if t.dtype not in _DTYPES:
-            raise TypeError(f"{name}: got {t.dtype}, needs float32, float64, bfloat16 or float16")
-        if t is x:
-            continue
-        if t.device != x.device:
-            raise ValueError(f"{name}: got device {t.device}, needs that of x, {x.device}")
-        if t.dtype != x.dtype and not _may_differ(name, t, x):
-            raise TypeError(f"{name}: got {t.dtype}, needs that of x, {x.dtype}")
-
-
-def _may_differ(name: str, t: Tensor, x: Tensor) -> bool:
-    """Coefficients and cotangents may be narrower than float32 inputs; autocast makes them so."""
-    if name in ("s", "scale"):
-        return False
-    if x.dtype == torch.float32:
-        return t.dtype in _HALF
-    return x.dtype in _HALF and t.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
 
 
 def _check_link(x: Tensor, weight: Tensor, scale: Tensor | None, gain: Tensor | None) -> None:

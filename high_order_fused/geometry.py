@@ -2,7 +2,8 @@
 
 A pixel's channels are one row of a link whose outputs are those of all taps, so that the basis is evaluated
 once a pixel. `place` adds each tap's outputs where they belong, `take` is its adjoint; what would lie outside
-the image is absent. With a stride the pixels fall into phases that meet different taps.
+the image is absent. With a stride the pixels fall into phases that meet different taps. Images have three
+axes, those that are not there last and of size 1.
 """
 
 import itertools
@@ -72,6 +73,43 @@ def transposed_phases(
     return [
         Phase(zeros, ones, tuple(range(len(taps))), Placement(tuple(stride), tuple(offsets), tuple(size)))
     ]
+
+
+class Geometry(NamedTuple):
+    """A convolution: the number of taps of its kernel, the phases of its pixels, the image it gives."""
+
+    taps: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of the image."""
+        return self.phases[0].placement.size
+
+    def integers(self) -> tuple[int, ...]:
+        """As operators take it: size, taps, phases; of each phase its numbers, its taps and their offsets."""
+        found = [*self.size, self.taps, len(self.phases)]
+        for first, every, taps, placement in self.phases:
+            found += [*first, *every, *placement.step, len(taps), *taps]
+            found += itertools.chain.from_iterable(placement.offsets)
+        return tuple(found)
+
+    @classmethod
+    def of(cls, integers: Sequence[int]) -> "Geometry":
+        """From its integers."""
+        numbers = iter(integers)
+
+        def three() -> tuple[int, ...]:
+            return tuple(itertools.islice(numbers, 3))
+
+        size, taps, count = three(), next(numbers), next(numbers)
+        found = []
+        for _ in range(count):
+            first, every, step = three(), three(), three()
+            met = tuple(itertools.islice(numbers, next(numbers)))
+            placement = Placement(step, tuple(three() for _ in met), size)
+            found.append(Phase(first, every, met, placement))
+        return cls(taps, tuple(found))
 
 
 def place(y: Tensor, placement: Placement) -> Tensor:

@@ -85,7 +85,7 @@ def test_no_images_and_parts_of_a_batch(monkeypatch):
     x, w = tensors(2, 3, 1)
     assert conv(x[:0], w, BASIS).shape == (0, 6, 7, 6)
     whole = conv(x, w, BASIS, padding=1)
-    monkeypatch.setattr("high_order_fused.convolution._TAP_OUTPUTS", 1)
+    monkeypatch.setattr("high_order_fused.convolved._TAP_OUTPUTS", 1)
     assert difference(conv(x, w, BASIS, padding=1), whole) < 1e-14
 
 
@@ -270,7 +270,8 @@ def test_live(seed):
     for layer in (theirs, ours):
         point = x.clone().requires_grad_()
         y = layer(point)
-        g = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        # of one sign: sums that nearly cancel have no relative accuracy in float32, the peer's neither
+        g = torch.rand(y.shape, generator=torch.Generator().manual_seed(1))
         found = torch.autograd.grad(y, (point, layer.conv.weight), g, allow_unused=True)
         results.append((y, *(torch.zeros_like(x) if d is None else d for d in found)))
     for actual, expected in zip(results[1], results[0], strict=True):

@@ -187,10 +187,10 @@ def test_opcheck(operator):
     basis = cases.build("bspline-knots-zero")
     x, w, g = tensors(basis, (2, 5, 3, 3), torch.float64)
     operands = basis.operands(torch.float64, x.device)
-    rest = (*operands.tensors, list(operands.layout), "reference")
+    rest = (*operands.tensors, list(operands.layout), "reference", [])
     arguments = (x.requires_grad_(), w.requires_grad_(), *rest)
     if operator == "product_gradients":
-        arguments = (g, x.detach(), w.detach(), *rest)
+        arguments = (g, x.detach(), w.detach(), *rest, True, False)
     torch.library.opcheck(getattr(torch.ops.high_order_fused, operator).default, arguments)
 
 

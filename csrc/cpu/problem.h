@@ -64,6 +64,34 @@ struct ProductTile {
   T *of_x, *of_w;  // the gradients; of_w is the group's
 };
 
+// The pixels first, first + every.. along each of three axes, and the taps that they meet: pixel j gives what tap t
+// makes of it to the output step * j + offsets[t].
+struct Phase {
+  int64_t first[3], every[3], step[3], pixels[3];
+  int64_t taps;
+  const int64_t *numbers, *offsets;  // of the taps: among all, and [taps][3]
+  int64_t low, high;                 // the least and the largest offset along the first axis
+};
+
+// A convolution: pixels are the rows of a link, and what a row gives to all taps is added where it belongs.
+template <class T>
+struct Convolution {
+  Problem<T> own, steep;  // of a group, the second over the derivative basis; x, g, results [images, channels, image]
+  int64_t images, taps, phases;
+  int64_t x_size[3], y_size[3];
+  int64_t low[3], extent[3];  // of the outputs, with those beyond the image
+  const Phase* phase;
+  void* of_x;    // null: not wanted
+  T* of_w;       // [parts, groups, inputs, K, taps, outputs], or null
+};
+
+// How a convolution is cut: tiles of some images, and of some lines along the first axis.
+struct ImageCut {
+  int64_t images, image_tiles, lines, bands;
+  int64_t parts, each;  // of its gradients: sums of w, each over so many tiles
+  Cut cut;
+};
+
 enum Contraction { SUM_INPUTS = 0, SUM_OUTPUTS = 1, SUM_BATCH = 2 };
 
 // A variant of the kernels, compiled for one instruction set.
@@ -80,6 +108,10 @@ struct Kernels {
   void (*meet_rows)(const Problem<T>&, const Problem<T>& slopes, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
   void (*pull_rows)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
   void (*add_shares)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit);
+  ImageCut (*cut_conv)(const Convolution<T>&, bool gradients);
+  void (*run_conv)(const Convolution<T>&, const ImageCut&, int64_t unit, char* scratch);
+  void (*run_conv_gradients)(const Convolution<T>&, const ImageCut&, int64_t unit, char* scratch);
+  void (*add_parts)(const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage);
   void (*transpose)(const Matrix<T>&, int64_t begin, int64_t end, T* to);
   void (*transpose_gradients)(const Matrix<T>&, const T* cotangent, int64_t begin, int64_t end, T* of_from, T* of_factor);
 };

@@ -93,6 +93,11 @@ struct Tile {
           for (int k = 0; k < slots; ++k) x[int64_t(k) * capacity + r] = value_as<T>(from[r * p.x_row + k * p.x_input]);
       }
     });
+    settle(p, input, slots);
+  }
+
+  // Sorts the rows of inputs whose x is there.
+  void settle(const Problem<T>& p, int64_t input, int slots) {
     for (int k = 0; k < slots; ++k) {
       sort(p.basis, input + k, k);
       if (!few_rows(p)) localize(p.basis, input + k, k);

@@ -1,4 +1,5 @@
 // One variant of the kernels. Included once for each instruction set.
+#include "convolution.h"
 #include "gradients.h"
 #include "product.h"
 #include "sum_inputs.h"
@@ -29,6 +30,7 @@ const Kernels<T>& kernels() {
                                 cut_gradients<T>, start_gradients<T>,
                                 cut_product<T>, run_product<T>,
                                 cut_product_gradients<T>, meet_rows<T>, pull_rows<T>, add_shares<T>,
+                                cut_conv<T>, run_conv<T>, run_conv_gradients<T>, add_parts<T>,
                                 transpose_columns<T>, transpose_gradients<T>};
   return table;
 }

@@ -1,0 +1,256 @@
+// Convolutions: pixels are rows of a link, sorted by segment for each channel; a window of coefficients of some
+// neighbouring taps stays in registers while its pixels go by, and what a pixel gives goes to where its taps reach.
+#pragma once
+
+#include "places.h"
+
+namespace hof {
+namespace HOF_VARIANT {
+
+constexpr int64_t PLACES_BYTES = 1 << 20;  // of the outputs of a tile: what the second-level cache holds
+constexpr int64_t UNITS = 32;              // about so many at least, for the threads; the same for any number of them
+
+template <class T>
+struct ConvScratch {
+  Tile<T> tile;
+  Places places;
+  int32_t* placed;  // [slot][capacity]: places in the order of the sorted rows
+  Piece* pieces;
+  T* outputs;       // y or g by places
+  Vector<T>* partial;
+
+  ConvScratch(const Convolution<T>& c, const ImageCut& cut, bool gradients, Arena& arena) {
+    const int64_t outputs_padded = padded(gradients ? c.own.outputs : cut.each, Simd<T>::lanes), lines = most_lines(c, cut.lines, gradients);
+    tile.lay(c.own.basis, cut.cut.rows, arena);
+    places.pixel = arena.take<int64_t>(cut.cut.tiles);
+    places.place = arena.take<int32_t>(cut.cut.tiles);
+    placed = arena.take<int32_t>(int64_t(SLOTS) * tile.capacity);
+    pieces = arena.take<Piece>(c.taps * outputs_padded / Simd<T>::lanes);
+    outputs = arena.take<T>(cut.images * lines * c.extent[1] * c.extent[2] * outputs_padded);
+    partial = reinterpret_cast<Vector<T>*>(arena.take<T>(gradients ? Simd<T>::lanes * (cut.cut.rows + Simd<T>::lanes) : 0));
+  }
+};
+
+template <class T>
+ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
+  const int64_t lines = gradients ? c.x_size[0] : c.y_size[0], pixels = c.x_size[0] * c.x_size[1] * c.x_size[2];
+  const int64_t line = c.extent[1] * c.extent[2] * padded(c.own.outputs, Simd<T>::lanes) * int64_t(sizeof(T));
+  const int64_t fit = std::max<int64_t>(PLACES_BYTES / line, 1);  // lines
+  const int64_t blocks = c.own.groups * divided(c.own.inputs, SLOTS);
+  ImageCut cut{};
+  cut.images = 1, cut.lines = lines;
+  if (c.extent[0] <= fit) {
+    const int64_t wanted = std::min(fit / c.extent[0], divided(tile_rows(c.own), pixels));
+    cut.images = std::clamp<int64_t>(wanted, 1, divided(c.images, gradients ? divided(UNITS, blocks) : 1));
+  } else {
+    // of every band the lines that its taps reach are done again: it should be several times as many
+    const int64_t reach = most_lines(c, 1, gradients);
+    cut.bands = divided(lines, std::max(fit - reach, 3 * reach));
+    cut.lines = divided(lines, cut.bands);
+  }
+  cut.bands = divided(lines, cut.lines), cut.image_tiles = divided(c.images, cut.images);
+  int64_t most = 0;  // pixels of a phase
+  for (int64_t k = 0; k < c.phases; ++k) {
+    const Phase& phase = c.phase[k];
+    const int64_t reached = gradients ? divided(cut.lines, phase.every[0])
+                                      : divided(cut.lines + phase.high - phase.low, phase.step[0]) + 1;
+    most = std::max(most, cut.images * std::min(phase.pixels[0], reached) * phase.pixels[1] * phase.pixels[2]);
+  }
+  cut.cut.tiles = most;
+  cut.cut.rows = int(std::clamp<int64_t>(tile_rows(c.own), 1, std::max<int64_t>(most, 1)));
+  const int64_t tiles = cut.image_tiles * cut.bands;
+  if (gradients) {
+    const int64_t sums = c.own.groups * c.own.inputs * c.own.basis.size * c.taps * c.own.outputs;
+    const int64_t most_parts = std::min(divided(UNITS, blocks), 2097152 / std::max<int64_t>(sums, 1));
+    cut.each = divided(tiles, std::clamp<int64_t>(most_parts, 1, tiles)), cut.parts = divided(tiles, cut.each);
+    cut.cut.units = blocks * cut.parts;
+  } else {
+    const int64_t width = Simd<T>::width, widths = divided(c.own.outputs, width);
+    cut.each = divided(widths, std::clamp<int64_t>(divided(UNITS / 2, c.own.groups * tiles), 1, widths)) * width;
+    cut.each = std::min(cut.each, c.own.outputs), cut.parts = divided(c.own.outputs, cut.each);
+    cut.cut.units = c.own.groups * tiles * cut.parts;
+  }
+  cut.cut.scratch = bytes_of<ConvScratch<T>>(c, cut, gradients);
+  return cut;
+}
+
+// Rows [row, row + rows) of a phase of channels [input, input + slots) of group e, looked up, sorted and evaluated.
+template <class T>
+inline void prepare_pixels(const Convolution<T>& c, const Band& band, const Places& places, int64_t e, int64_t row, int rows,
+                           int64_t input, int slots, Tile<T>& tile, int32_t* placed) {
+  const Problem<T>& p = c.own;
+  const int64_t plane = c.x_size[0] * c.x_size[1] * c.x_size[2], channels = p.groups * p.inputs;
+  tile.rows = rows;
+  with_storage<T>(p.x, p.x_storage, [&](auto* stored) {
+    const auto* x = stored + (band.image * channels + e * p.inputs + input) * plane;
+    for (int k = 0; k < slots; ++k)
+      for (int r = 0; r < rows; ++r) tile.slot_x(k)[r] = value_as<T>(x[k * plane + places.pixel[row + r]]);
+  });
+  tile.settle(p, input, slots);
+  tile.evaluate(p, input, slots);
+  for (int k = 0; k < slots; ++k) {
+    int32_t* __restrict to = placed + int64_t(k) * tile.capacity;
+    const int32_t *order = tile.slot_order(k), *place = places.place + row;
+    for (int r = 0; r < rows; ++r) to[r] = place[p.basis.product() ? r : order[r]];
+  }
+}
+
+// Calls f(first row, rows, first coefficient) over the segments of a slot that have rows; a product has one.
+template <class T, class F>
+inline void over_segments(const Basis<T>& basis, const Tile<T>& tile, int slot, F&& f) {
+  if (basis.product()) return f(0, tile.rows, int64_t(0));
+  const int32_t* begin = tile.slot_offset(slot);
+  for (int t = 0; t < tile.segments; ++t)
+    if (begin[t + 1] > begin[t]) f(begin[t], begin[t + 1] - begin[t], basis.start[t]);
+}
+
+template <class T, int N, int Q, class S>
+inline void load_piece(Vector<T> (&window)[N][Q], const S* w, int64_t ld, const Piece& piece) {
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q) window[j][q] = load_some_as<T>(w + j * ld + piece.w[q], piece.valid[q]);
+}
+
+// Calls f(first row, rows) over the rows of a phase, at most `most` at a time and about as many each time.
+template <class F>
+inline void over_chunks(const Places& places, int most, F&& f) {
+  const int64_t rows = divided(places.count, std::max<int64_t>(divided(places.count, most), 1));
+  for (int64_t row = 0; row < places.count; row += rows) f(row, int(std::min<int64_t>(rows, places.count - row)));
+}
+
+template <class T>
+void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* scratch) {
+  const Problem<T>& p = c.own;
+  const int64_t tiles = cut.image_tiles * cut.bands, e = unit / (tiles * cut.parts), K = p.basis.size;
+  const int64_t ld = c.taps * p.outputs, first = unit % cut.parts * cut.each, outputs = std::min(cut.each, p.outputs - first);
+  Arena arena{reinterpret_cast<uintptr_t>(scratch)};
+  ConvScratch<T> own(c, cut, false, arena);
+  const Band band = band_of(c, cut, unit / cut.parts % tiles, false);
+  const int64_t places = band.images * band.lines * c.extent[1] * c.extent[2];
+  std::fill_n(own.outputs, places * padded(outputs, Simd<T>::lanes), T(0));
+  with_storage<T>(p.w, p.w_storage, [&](auto* stored) {
+    for (int64_t k = 0; k < c.phases; ++k) {
+      own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
+      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], first, outputs, places, own.pieces) : 0;
+      over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
+        for (int64_t i = 0; i < p.inputs; i += SLOTS) {
+          const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
+          prepare_pixels(c, band, own.places, e, row, rows, i, slots, own.tile, own.placed);
+          const auto* w = stored + (e * p.inputs + i) * K * ld;
+          over_pieces<T>(own.pieces, pieces, own.tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
+            for (int slot = 0; slot < slots; ++slot)
+              over_segments(p.basis, own.tile, slot, [&](int begin, int count, int64_t start) {
+                Vector<T> window[N][Q];
+                load_piece<T, N, Q>(window, w + (slot * K + start + j) * ld, ld, piece);
+                add_inputs<T, N, Q>(window, own.placed + int64_t(slot) * own.tile.capacity + begin,
+                           own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
+                           own.outputs + piece.at, piece.width);
+              });
+          });
+        }
+      });
+    }
+  });
+  write_outputs(c, band, e * p.outputs + first, outputs, places, own.outputs);
+}
+
+// The sums over the rows of a tile for each coefficient, added to v [slot, K, taps, outputs].
+template <class T>
+inline void add_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int slots, T* v) {
+  constexpr int L = Simd<T>::lanes;
+  const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
+  over_pieces<T>(own.pieces, pieces, own.tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
+    for (int slot = 0; slot < slots; ++slot)
+      over_segments(c.own.basis, own.tile, slot, [&](int begin, int count, int64_t start) {
+        Vector<T> sums[N][Q] = {};
+        add_batch<T, N, Q>(sums, own.placed + int64_t(slot) * own.tile.capacity + begin,
+                  own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
+                  own.outputs + piece.at, piece.width);
+        for (int f = 0; f < N; ++f)
+          for (int q = 0; q < Q; ++q)
+            add_some<false>(v + (slot * K + start + j + f) * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+      });
+  });
+}
+
+// The gradient of x at the rows of a tile that is evaluated over the derivative basis.
+template <class T, class S, class R>
+inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int64_t row, int slots,
+                        const S* w, R* of_x) {
+  constexpr int L = Simd<T>::lanes;
+  const Basis<T>& basis = c.steep.basis;
+  const Tile<T>& tile = own.tile;
+  const int64_t ld = c.taps * c.own.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
+  for (int slot = 0; slot < slots; ++slot) {
+    const int32_t* placed = own.placed + int64_t(slot) * tile.capacity;
+    over_segments(basis, tile, slot, [&](int begin, int count, int64_t start) {
+      over_pieces<T>(own.pieces, pieces, tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
+        Vector<T> window[N][Q];
+        load_piece<T, N, Q>(window, w + (slot * basis.size + start + j) * ld, ld, piece);
+        const T* phi = tile.slot_phi(slot) + int64_t(j) * tile.capacity + begin;
+        // not by a pointer to one of the two: the window would leave its registers
+        if (j == 0 && &piece == own.pieces)
+          add_outputs<T, N, Q, true>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at, piece.width,
+                                     own.partial + begin);
+        else
+          add_outputs<T, N, Q, false>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at,
+                                      piece.width, own.partial + begin);
+      });
+    });
+    const int32_t* order = tile.slot_order(slot);
+    for (int r = 0; r < tile.rows; r += L) {
+      T totals[L];
+      store(totals, sums<T>(own.partial + r));
+      for (int l = r; l < std::min(r + L, tile.rows); ++l)
+        of_x[slot * plane + own.places.pixel[row + (basis.product() ? l : order[l])]] = R(totals[l - r]);
+    }
+  }
+}
+
+template <class T>
+void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* scratch) {
+  const Problem<T>& p = c.own;
+  const int64_t blocks = divided(p.inputs, SLOTS), part = unit / (p.groups * blocks), e = unit / blocks % p.groups;
+  const int64_t input = unit % blocks * SLOTS, tiles = cut.image_tiles * cut.bands;
+  const int64_t each = p.basis.size * c.taps * p.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
+  const int slots = int(std::min<int64_t>(SLOTS, p.inputs - input));
+  Arena arena{reinterpret_cast<uintptr_t>(scratch)};
+  ConvScratch<T> own(c, cut, true, arena);
+  T* v = c.of_w ? c.of_w + ((part * p.groups + e) * p.inputs + input) * each : nullptr;
+  if (v) std::fill_n(v, slots * each, T(0));
+  for (int64_t tile = part * cut.each; tile < std::min((part + 1) * cut.each, tiles); ++tile) {
+    const Band band = band_of(c, cut, tile, true);
+    const int64_t places = band.images * band.lines * c.extent[1] * c.extent[2];
+    read_cotangents(c, band, e * p.outputs, places, own.outputs);
+    for (int64_t k = 0; k < c.phases; ++k) {
+      own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
+      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], 0, p.outputs, places, own.pieces) : 0;
+      over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
+        prepare_pixels(c, band, own.places, e, row, rows, input, slots, own.tile, own.placed);
+        if (v) add_pixels(c, own, pieces, slots, v);
+        if (!c.of_x) return;
+        own.tile.evaluate(c.steep, input, slots);
+        with_storage<T>(p.w, p.w_storage, [&](auto* w) {
+          with_storage<T>(c.of_x, p.x_storage, [&](auto* of_x) {
+            pull_pixels(c, own, pieces, row, slots, w + (e * p.inputs + input) * each,
+                        of_x + (band.image * p.groups * p.inputs + e * p.inputs + input) * plane);
+          });
+        });
+      });
+    }
+  }
+}
+
+// to[begin, end) = the sums of `count` arrays of `size` numbers, always in their order.
+template <class T>
+void add_parts(const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage) {
+  with_storage<T>(to, storage, [&](auto* stored) {
+    for (int64_t at = begin; at < end; at += Simd<T>::lanes) {
+      Vector<T> sum{};
+      for (int64_t part = 0; part < count; ++part) sum += load_some(parts + part * size + at, end - at);
+      store_some_as<T>(stored + at, sum, end - at);
+    }
+  });
+}
+
+}  // namespace HOF_VARIANT
+}  // namespace hof

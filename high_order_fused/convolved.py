@@ -1,0 +1,74 @@
+"""Convolutions of images of three axes as operators: the backend's kernels, and a composite of links."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .backends import Backend
+from .eager import Link, evaluate
+from .first_order import Basis, Gradients, Rule, register
+from .first_order import Geometry as Integers
+from .geometry import Geometry, Phase, place
+from .operands import Operands
+from .ops import Plan
+
+_TAP_OUTPUTS = 2**20  # numbers of a few images that exist at a time, one for each pixel, tap and output
+
+
+def composite(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers) -> Tensor:
+    """By a link of the pixels of some images with the outputs of all taps."""
+    geometry = Geometry.of(integers)
+    whole = math.prod(x.shape[2:]) * geometry.taps * w.shape[0] * w.shape[-1]
+    coefficients = [
+        (w if len(part.taps) == geometry.taps else w[:, :, :, list(part.taps)]).flatten(3)
+        for part in geometry.phases
+    ]
+    nothing = x.reshape(-1)[:0].sum() + w.reshape(-1)[:0].sum()  # 0 that depends on both
+    made = []
+    for some in x.split(max(1, _TAP_OUTPUTS // max(1, whole))):
+        y = nothing.to(w.dtype).expand(w.shape[0], len(some), *geometry.size, w.shape[-1])
+        for part, own in zip(geometry.phases, coefficients, strict=True):
+            y = _met(plan, some, part, basis, own, y)
+        made.append(y.movedim(0, 1).movedim(-1, 2).flatten(1, 2))  # [images, G O/G, *size]
+    return (torch.cat(made) if len(made) > 1 else made[0]).contiguous()
+
+
+def _met(plan: Plan, images: Tensor, part: Phase, basis: Basis, w: Tensor, y: Tensor) -> Tensor:
+    """y [G, images, *size, O/G] and what the pixels of a phase bring to it."""
+    for axis, (first, every) in enumerate(zip(part.first, part.every, strict=True), 2):
+        images = images[(slice(None),) * axis + (slice(first, None, every),)]
+    if 0 in images.shape[2:]:
+        return y
+    rows = images.unflatten(1, (len(w), -1)).movedim(1, 0).movedim(2, -1)  # [G, images, *pixels, C/G]
+    taps = evaluate(plan, Link(rows.contiguous(), w.contiguous(), None, None), basis)
+    taps = taps.unflatten(-1, (len(part.taps), -1))
+    return y + place(taps.flatten(0, 1), part.placement).view_as(y)
+
+
+def _forward(backend: Backend, x: Tensor, w: Tensor, basis: Operands, geometry: Integers) -> Tensor:
+    assert backend.conv is not None
+    return backend.conv(x, w, basis, geometry)
+
+
+def _gradients(
+    backend: Backend,
+    g: Tensor,
+    x: Tensor,
+    w: Tensor,
+    basis: Operands,
+    geometry: Integers,
+    of_x: bool,
+    of_w: bool,
+) -> Gradients:
+    assert backend.conv_gradients is not None
+    return backend.conv_gradients(g, x, w, basis, geometry, of_x, of_w)
+
+
+def _shape(x: Tensor, w: Tensor, geometry: Integers) -> tuple[int, ...]:
+    return x.shape[0], w.shape[0] * w.shape[-1], *geometry[:3]
+
+
+# y [N, G O/G, a, b, c] of x [N, G C/G, a, b, c] and w [G, C/G, K, taps, O/G]; the integers are a Geometry's
+conv = Rule("conv", _forward, _gradients, composite, _shape)
+register(conv)
