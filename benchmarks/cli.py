@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import rates
-from .cases import CASES, SWEEP, Case, named
+from .cases import CASES, LAYERS, SWEEP, Case, named
 from .plot import draw, draw_sweep
 from .report import tables
 from .runner import Settings, run, ticks
 from .stamp import ROOT, in_checkout, today
 
+SETS = {"cases": CASES, "layers": LAYERS, "segments": SWEEP}  # by --what
 QUICK = Settings(rounds=3, budget=0.05, memory=False)
 
 
@@ -24,8 +25,13 @@ def main(argv: list[str] | None = None) -> None:
     """Measure our layers and their rivals, print tables, write a JSON file and a plot beside it."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.what != "cases" and options.cases:
-        parser.error(f"--cases has no meaning with --what {options.what}")
+    if options.cases:
+        if options.what not in ("cases", "layers"):
+            parser.error(f"--cases has no meaning with --what {options.what}")
+        try:
+            named(options.cases, SETS[options.what])
+        except ValueError as error:
+            parser.error(str(error))
     if options.what == "rates":
         options.device = "cpu"
     if options.threads:
@@ -46,10 +52,9 @@ def main(argv: list[str] | None = None) -> None:
         _write_json(found, output)
         console.print(f"wrote {output}", style="dim", highlight=False)
         return
-    sweep = options.what == "segments"
-    result = with_progress(SWEEP if sweep else named(options.cases), settings, device, console)
+    result = with_progress(named(options.cases, SETS[options.what]), settings, device, console)
     console.print(tables(result))
-    for path in write(result, output, draw_sweep if sweep else draw):
+    for path in write(result, output, draw_sweep if options.what == "segments" else draw):
         console.print(f"wrote {path}", style="dim", highlight=False)
 
 
@@ -87,15 +92,15 @@ def default_output(device: torch.device, what: str = "cases") -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m high_order_fused bench", description=main.__doc__)
-    known = [case.name for case in CASES]
+    known = ", ".join(case.name for case in CASES)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add = parser.add_argument
-    add("--cases", nargs="+", metavar="NAME", choices=known, help=f"some of {', '.join(known)}")
+    add("--cases", nargs="+", metavar="NAME", help=f"some of {known}; or of those of --what layers")
     add(
         "--what",
         default="cases",
-        choices=("cases", "segments", "rates"),
-        help="the cases; time against segments; the kernels' rates, dtypes, threads, one row (CPU)",
+        choices=("cases", "layers", "segments", "rates"),
+        help="sums; products and convolutions; time against segments; the kernels' rates (CPU)",
     )
     add("--rounds", type=_positive, help="rounds of alternation (15; 3 with --quick)")
     add("--threads", type=_positive, help="threads that torch may use (its own choice)")

@@ -8,21 +8,21 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import conv2d, conv_transpose2d, linear, silu
 
-from .cases import Case
+from .cases import SUMS, TRANSPOSED, Case
 
 
-class ExpandedLinear(nn.Module):
-    """All K functions of every input as a row of a matrix, times the coefficients `weight` [in, K, out]."""
-
+class _Expanded(nn.Module):
     table: Tensor
 
-    def __init__(self, case: Case, weight: Tensor) -> None:
+    def __init__(self, case: Case, weight: Tensor, size: int) -> None:
         super().__init__()
-        self.case, self.weight = case, nn.Parameter(weight)
+        self.case, self.weight, self.size = case, nn.Parameter(weight), size
         self.compute = torch.promote_types(weight.dtype, torch.float32)
         self.register_buffer("table", lagrange_table(case.n).to(weight.device, self.compute))
+        family = next(kind for kind in SUMS if case.kind.startswith(kind))
+        self.shared = family == "continuous"
         self.expand: Callable[[Tensor], Tensor] = {
             "continuous": self.piecewise,
             "discontinuous": self.piecewise,
@@ -30,11 +30,7 @@ class ExpandedLinear(nn.Module):
             "fourier": self.fourier,
             "monomial": self.monomial,
             "chebyshev": self.chebyshev,
-        }[case.kind]
-
-    def forward(self, x: Tensor) -> Tensor:
-        functions = self.expand(x.to(self.compute)).flatten(1)
-        return functions.to(self.weight.dtype) @ self.weight.flatten(0, 1)
+        }[family]
 
     def polynomial(self, u: Tensor) -> Tensor:
         """Lagrange polynomials of n Chebyshev-Lobatto nodes on [-1, 1]."""
@@ -50,12 +46,11 @@ class ExpandedLinear(nn.Module):
     def piecewise(self, x: Tensor) -> Tensor:
         """The same in the local coordinate of each segment, in the segment's place among K values."""
         n, segments = self.case.n, self.case.segments
-        shared = self.case.kind == "continuous"
         segment = ((x + 1) / 2 * segments).long().clamp(0, segments - 1)
         left, right = (2 * (edge / segments) - 1 for edge in (segment, segment + 1))
         values = self.polynomial(2 * ((x - left) / (right - left)) - 1)
-        columns = (segment * (n - shared)).unsqueeze(-1) + torch.arange(n, device=x.device)
-        return values.new_zeros(*x.shape, self.weight.shape[1]).scatter(-1, columns, values)
+        columns = (segment * (n - self.shared)).unsqueeze(-1) + torch.arange(n, device=x.device)
+        return values.new_zeros(*x.shape, self.size).scatter(-1, columns, values)
 
     def fourier(self, x: Tensor) -> Tensor:
         """1/2, sin(pi x), cos(pi x), sin(2 pi x), ..."""
@@ -71,6 +66,34 @@ class ExpandedLinear(nn.Module):
         for _ in range(1, self.case.n):
             powers.append(powers[-1] * x)
         return torch.stack(powers, -1)
+
+
+class ExpandedLinear(_Expanded):
+    """All K functions of every input as a row of a matrix, times the coefficients `weight` [in, K, out]."""
+
+    def __init__(self, case: Case, weight: Tensor) -> None:
+        super().__init__(case, weight, weight.shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        functions = self.expand(x.to(self.compute)).flatten(1)
+        return functions.to(self.weight.dtype) @ self.weight.flatten(0, 1)
+
+
+class ExpandedConv(_Expanded):
+    """All K functions of every channel as channels, then torch's convolution with `weight` [out, in K, k, k].
+
+    A transposed convolution has [in K, out, k, k]. The functions lie innermost, as torch's channels_last has
+    it, so that nothing is copied between the two.
+    """
+
+    def __init__(self, case: Case, weight: Tensor) -> None:
+        self.transposed = case.kind in TRANSPOSED
+        super().__init__(case, weight, weight.shape[0 if self.transposed else 1] // case.in_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        functions = self.expand(x.movedim(1, -1)).flatten(-2).movedim(-1, 1)
+        over = conv_transpose2d if self.transposed else conv2d
+        return over(functions, self.weight, stride=self.case.stride, padding=self.case.padding)
 
 
 class CoxDeBoorKAN(nn.Module):

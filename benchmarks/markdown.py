@@ -1,4 +1,4 @@
-"""The README's table from a result: `python -m high_order_fused.benchmarks.markdown RESULT README`."""
+"""The README's tables from results: `python -m high_order_fused.benchmarks.markdown RESULT README`."""
 
 import json
 import re
@@ -8,14 +8,21 @@ from typing import Any
 
 from .report import figure, label, machine, peak_text, shape
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-RIVALS = ("high-order-layers-torch", "Cox-de Boor + GEMM", "expand + GEMM", "torch reference")
+RIVALS = (
+    "high-order-layers-torch",
+    "Cox-de Boor + GEMM",
+    "expand + GEMM",
+    "expand + convolution",
+    "torch reference",
+)
 
 
 def table(result: dict[str, Any], name: str) -> str:
     """Forward + backward of ours, and the rivals' time and memory over ours, as Markdown with its source."""
-    head = ["layer", "ours", *RIVALS]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(entry) for entry in result["cases"])]
+    known = {contender["name"] for entry in result["cases"] for contender in entry["contenders"]}
+    there = [rival for rival in RIVALS if rival in known]
+    head = ["layer", "ours", *there]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(entry, there) for entry in result["cases"])]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     ours = next(entry for entry in result["cases"][0]["contenders"] if entry["name"] == "ours")
     gemm = [entry["gemm_gflops"] for entry in result["cases"]]
@@ -29,17 +36,18 @@ def table(result: dict[str, Any], name: str) -> str:
     return "\n".join([*lines, "", note])
 
 
-def insert(text: str, content: str) -> str:
-    """Text with what stands between the two markers replaced."""
-    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n\n{content}\n\n{END}", text, flags=re.DOTALL)
+def insert(text: str, content: str, what: str = "measured") -> str:
+    """Text with what stands between the two markers of that name replaced."""
+    begin, end = f"<!-- {what}: begin -->", f"<!-- {what}: end -->"
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n\n{content}\n\n{end}", text, flags=re.DOTALL)
 
 
-def _row(entry: dict[str, Any]) -> list[str]:
+def _row(entry: dict[str, Any], rivals: list[str]) -> list[str]:
     contenders = {contender["name"]: contender for contender in entry["contenders"]}
     ours = contenders["ours"]
     mine = f"{figure(ours['forward_backward']['median_ms'])} ms, {peak_text(ours)} MiB"
     cells = [f"{entry['case']['kind']}, {', '.join(shape(entry['case']))}", mine]
-    for rival in RIVALS:
+    for rival in rivals:
         found = contenders.get(rival, {})
         if "forward_backward" not in found:
             cells.append("")
@@ -53,4 +61,5 @@ def _row(entry: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     content = table(json.loads(source.read_text()), source.name)
-    target.write_text(insert(target.read_text(), content))
+    what = "measured layers" if source.name.endswith("-layers.json") else "measured"
+    target.write_text(insert(target.read_text(), content, what))

@@ -16,9 +16,11 @@ COLOURS = {
     "ours": "#0b6fb8",
     "torch reference": "#8fbbdc",
     "expand + GEMM": "#e08a1e",
+    "expand + convolution": "#e08a1e",
     "Cox-de Boor + GEMM": "#c2571a",
     "high-order-layers-torch": "#7d5ba6",
     "nn.Linear": "#b5b5b5",
+    "nn.Conv2d": "#b5b5b5",
 }
 OUTSIDE_BAR: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7}
 GAP = 0.9  # between groups, in bars
@@ -140,5 +142,5 @@ def _both(entry: dict[str, Any]) -> float | None:
 def _footnote(stamp: dict[str, Any]) -> str:
     return (
         f"{stamp['date']}, {machine(stamp)}. Medians of alternating samples; x: ratio to ours; log axes.\n"
-        "nn.Linear is another function of the same sizes: the floor of a bare matrix product."
+        "nn.Linear and nn.Conv2d are other functions of the same sizes: the floor of bare products."
     )

@@ -27,6 +27,9 @@ def shape(case: dict[str, Any]) -> tuple[str, str]:
     segments = f", {case['segments']} segments" if case["segments"] > 1 else ""
     dtype = "" if case["dtype"] == "float32" else f", {case['dtype']}"
     sizes = f"{case['batch']} x {case['in_features']} -> {case['out_features']}"
+    if case.get("image"):
+        stride = f" stride {case['stride']}" if case["stride"] > 1 else ""
+        sizes += f" {case['image']}x{case['image']} k{case['kernel']}{stride}"
     return sizes, f"n = {case['n']}{segments}{dtype}"
 
 
@@ -98,9 +101,9 @@ def _legend(result: dict[str, Any]) -> str:
         f"{machine(stamp)}; load before: {stamp['load_before']}",
         "fwd: forward without a graph; f+b: forward and backward; medians in alternation",
         "gemm: useful arithmetic (2 batch in out n a pass; f+b: 3 passes) over that of",
-        f"    a matrix product, {min(rates):.0f} to {max(rates):.0f} GFLOP/s in this run; nn.Linear: its own",
+        f"    a matrix product, {min(rates):.0f} to {max(rates):.0f} GFLOP/s in this run; theirs: their own",
         "differs: largest norm-wise difference from ours, output and gradients",
-        "nn.Linear is another function of the same sizes: the floor of a bare product",
+        "nn.Linear and nn.Conv2d are other functions of the same sizes: the floor of bare products",
     ]
     if max(rates) > 1.5 * min(rates):
         lines.insert(1, "The matrix product was not steady: other work ran beside. Measure again.")

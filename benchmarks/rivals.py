@@ -1,10 +1,12 @@
 """Who is measured: our public layers, and what they are compared with."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 import high_order_fused as hof
 from high_order_fused.backends import resolve
 
-from .cases import KINDS, Case
-from .expansions import CoxDeBoorKAN, ExpandedLinear
+from .cases import CONVOLUTIONS, FAMILIES, KINDS, ND, PRODUCTS, SUMS, TRANSPOSED, Case
+from .expansions import CoxDeBoorKAN, ExpandedConv, ExpandedLinear
 
 OURS = "ours"
 
@@ -45,6 +47,8 @@ def ours(case: Case, device: torch.device) -> nn.Module:
     if case.kind == "kan":
         with _one_thread():
             layer = hof.kan.KANLinear(*sizes, grid_size=case.segments, spline_order=case.n - 1)
+    elif case.kind not in SUMS:
+        layer = _named(hof.layers, case)
     else:
         layer = hof.HighOrderLinear(*sizes, _basis(case))
     generator = torch.Generator().manual_seed(0)
@@ -60,10 +64,10 @@ def backend(case: Case, device: torch.device) -> str:
 
 
 def data(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Input [batch, in], uniform in [-1, 1), and cotangent [batch, out], normal; the same at every call."""
+    """Input, uniform in [-1, 1), and cotangent of the output, normal; the same at every call."""
     generator = torch.Generator().manual_seed(1)
-    x = 2 * torch.rand(case.batch, case.in_features, generator=generator) - 1
-    cotangent = torch.randn(case.batch, case.out_features, generator=generator)
+    x = 2 * torch.rand(case.x_shape, generator=generator) - 1
+    cotangent = torch.randn(case.y_shape, generator=generator)
     return x.to(device, case.torch_dtype).requires_grad_(), cotangent.to(device, case.torch_dtype)
 
 
@@ -166,27 +170,47 @@ def _expanded(case: Case, layer: nn.Module) -> nn.Module:
     return ExpandedLinear(case, _copies(layer)["weight"])
 
 
+def _expanded_conv(case: Case, layer: nn.Module) -> nn.Module:
+    return ExpandedConv(case, _copies(layer)["conv.weight"])
+
+
 def _cox_de_boor(case: Case, layer: nn.Module) -> nn.Module:
     return CoxDeBoorKAN(**_copies(layer))
 
 
 def _high_order_layers(case: Case, layer: nn.Module) -> nn.Module:
     try:
-        from high_order_layers_torch.layers import high_order_fc_layers
+        import high_order_layers_torch.layers as theirs
     except ModuleNotFoundError as missing:
         raise NotMeasured(f"{missing.name} is not installed") from None
-    weight = _copies(layer)["weight"]
-    with torch.device(weight.device):
-        peer: nn.Module = high_order_fc_layers(
-            case.kind,
-            n=case.n,
-            in_features=case.in_features,
-            out_features=case.out_features,
-            segments=case.segments,
-        ).to(weight)
-    with torch.no_grad():
-        peer.get_parameter("w").copy_(weight.permute(2, 0, 1))
+    like = next(layer.parameters())
+    with torch.device(like.device):
+        peer = _named(theirs, case).to(like)
+    if case.kind in SUMS:
+        with torch.no_grad():
+            peer.get_parameter("w").copy_(_copies(layer)["weight"].permute(2, 0, 1))
+    else:
+        peer.load_state_dict(layer.state_dict())
     return peer
+
+
+def _named(package: Any, case: Case) -> nn.Module:
+    """The layer of that name in high-order-layers-torch, or in a package that has the same."""
+    arguments: dict[str, Any] = {"n": case.n, "segments": case.segments}
+    make, kind = package.high_order_fc_layers, case.kind
+    if case.image:
+        arguments |= {"in_channels": case.in_features, "out_channels": case.out_features}
+        arguments |= {"kernel_size": case.kernel, "stride": case.stride, "padding": case.padding}
+        make = package.high_order_convolution_layers
+        if case.kind in TRANSPOSED:
+            make = package.high_order_convolution_transpose_layers
+            kind = case.kind.removesuffix("_transpose")
+    else:
+        arguments |= {"in_features": case.in_features, "out_features": case.out_features}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the peer's, of what torch no longer likes
+        layer: nn.Module = make(kind, **arguments)
+    return layer
 
 
 def _linear(case: Case, layer: nn.Module) -> nn.Module:
@@ -194,19 +218,28 @@ def _linear(case: Case, layer: nn.Module) -> nn.Module:
     return nn.Linear(case.in_features, case.out_features, device=like.device, dtype=like.dtype)
 
 
+def _conv(case: Case, layer: nn.Module) -> nn.Module:
+    like = next(layer.parameters())
+    make = nn.ConvTranspose2d if case.kind in TRANSPOSED else nn.Conv2d
+    sizes = case.in_features, case.out_features, case.kernel, case.stride, case.padding
+    return make(*sizes, device=like.device, dtype=like.dtype)
+
+
 def _copies(layer: nn.Module) -> dict[str, Tensor]:
     tensors = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-SUMS = ("continuous", "discontinuous", "polynomial", "fourier")
+CONV = (*CONVOLUTIONS, *TRANSPOSED)
 RIVALS = (
     Rival("torch reference", _reference),
     Rival("compiled reference", _compiled, devices=("cuda",)),
-    Rival("expand + GEMM", _expanded, (*SUMS, "monomial", "chebyshev")),
+    Rival("expand + GEMM", _expanded, (*FAMILIES, "monomial", "chebyshev")),
+    Rival("expand + convolution", _expanded_conv, CONV),
     Rival("Cox-de Boor + GEMM", _cox_de_boor, ("kan",)),
-    Rival("high-order-layers-torch", _high_order_layers, SUMS),
-    Rival("nn.Linear", _linear, same=False, useful=attrgetter("linear_flop")),
-    Rival("GEMM of the same size", _product, same=False, devices=("cuda",)),
-    Rival("copy of what is read", _copy, same=False, devices=("cuda",)),
+    Rival("high-order-layers-torch", _high_order_layers, (*FAMILIES, *PRODUCTS, *CONV, *ND)),
+    Rival("nn.Linear", _linear, (*SUMS, *PRODUCTS), same=False, useful=attrgetter("linear_flop")),
+    Rival("nn.Conv2d", _conv, CONV, same=False, useful=attrgetter("linear_flop")),
+    Rival("GEMM of the same size", _product, SUMS, same=False, devices=("cuda",)),
+    Rival("copy of what is read", _copy, SUMS, same=False, devices=("cuda",)),
 )

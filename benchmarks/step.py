@@ -46,9 +46,9 @@ def forward_backward(module: nn.Module, x: Tensor, cotangent: Tensor) -> Step:
 
 def differences(step: Step, ours: Step) -> dict[str, float]:
     """Largest difference over largest magnitude, for the output and each gradient; inf where one has none."""
-    theirs = {("weight" if name == "w" else name): gradient for name, gradient in step.gradients.items()}
-    if "w" in step.gradients:  # [out, in, K]
-        theirs["weight"] = theirs["weight"].permute(1, 2, 0)
+    theirs = dict(step.gradients)
+    if "w" in theirs and "w" not in ours.gradients:  # [out, in, K]
+        theirs["weight"] = theirs.pop("w").permute(1, 2, 0)
     pairs = {"output": (step.output, ours.output)}
     pairs |= {
         f"gradient of {name}": (theirs[name], mine) for name, mine in ours.gradients.items() if name in theirs

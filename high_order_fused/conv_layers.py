@@ -11,7 +11,7 @@ from . import bases, init
 from .basis import Basis
 from .checks import choice, count
 from .convolution import Sizes, one_each
-from .functional import conv, conv_transpose
+from .functional import conv, conv_product, conv_transpose
 from .sums import make_periodic, peer_piecewise
 
 ConvNd = nn.modules.conv._ConvNd
@@ -155,7 +155,8 @@ class PeerConvolution(nn.Module):
 
     [out, in / groups * K, *kernel], K fastest; transposed [in * K, out / groups, *kernel]. `conv` is torch's
     layer of that name, which draws and holds them and is not called. rescale_output divides by in_channels
-    kernel_size^2, in one dimension too; bias is ignored. Source: high-order-layers-torch, conv_wrapper.
+    kernel_size^2, in one dimension too; bias is ignored. combine: `conv`, or `conv_product`.
+    Source: high-order-layers-torch, conv_wrapper.
     """
 
     def __init__(
@@ -176,10 +177,11 @@ class PeerConvolution(nn.Module):
         weight_magnitude: float = 1.0,
         rescale_output: bool = False,
         periodicity: float | None = None,
+        combine: Callable[..., Tensor] = conv,
         **ignored: Any,
     ) -> None:
         super().__init__()
-        self.transposed = transposed
+        self.transposed, self.combine = transposed, combine
         self.basis, self.periodicity, self.groups = basis, periodicity, groups
         self.sizes: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
         if self.transposed:
@@ -217,11 +219,63 @@ class PeerConvolution(nn.Module):
             y = conv_transpose(x, w, self.basis, groups=self.groups, **self.sizes)
         else:
             w = w.unflatten(1, (-1, size)).movedim(0, -1)
-            y = conv(x, w, self.basis, groups=self.groups, **self.sizes)
+            y = self.combine(x, w, self.basis, groups=self.groups, **self.sizes)
         return y if self._rescale == 1 else y * self._rescale
 
     def extra_repr(self) -> str:
         return f"basis={self.basis!r}"
+
+
+class ProductConv2d(nn.Module):
+    """Layer "product2d": prod (1 + t) - 1 - (1 - alpha) sum t + bias over channels and taps, t = weight x.
+
+    `weight` [out, in / groups, *kernel] and `bias` [out] or None are drawn as by nn.Conv2d. Arguments of
+    nn.Conv2d, and alpha and periodicity of the layer "product", whose sum has that sign, too.
+    Source: the key of high-order-layers-torch that has nothing behind it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        stride: Sizes = 1,
+        padding: Sizes | str = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        alpha: float = 1.0,
+        periodicity: float | None = None,
+        **ignored: Any,
+    ) -> None:
+        super().__init__()
+        self.sizes: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+        self.sizes |= {"groups": groups, "padding_mode": padding_mode}
+        height, width = one_each("kernel_size", kernel_size, 2)
+        drawn = nn.Conv2d(
+            count("in_channels", in_channels),
+            count("out_channels", out_channels),
+            (height, width),
+            bias=bias,
+            **self.sizes,
+        )
+        self.weight, self.bias = drawn.weight, drawn.bias
+        self.alpha, self.periodicity = alpha, periodicity
+        self.basis = bases.monomial(1, outside="extrapolate")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.periodicity is not None:
+            x = make_periodic(x, self.periodicity)
+        factors = self.weight.movedim(0, -1)
+        w = torch.stack([torch.zeros_like(factors), factors], 1)
+        y = conv_product(x, w, self.basis, **self.sizes)
+        if self.alpha != 1:
+            y = y - (1 - self.alpha) * conv(x, w, self.basis, **self.sizes)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"weight={tuple(self.weight.shape)}, alpha={self.alpha}"
 
 
 def _of_basis(kind: str, n: int, segments: int | None, length: float) -> Basis:
@@ -235,7 +289,9 @@ def _of_basis(kind: str, n: int, segments: int | None, length: float) -> Basis:
     return peer_piecewise(n, segments, length, kind == "continuous", scaled=True)
 
 
-def _peer(kind: str, convolution: type[ConvNd]) -> Callable[..., PeerConvolution]:
+def _peer(
+    kind: str, convolution: type[ConvNd], combine: Callable[..., Tensor] = conv
+) -> Callable[..., PeerConvolution]:
     def build(
         n: int, *, segments: int | None = None, length: float = 2.0, **arguments: Any
     ) -> PeerConvolution:
@@ -244,7 +300,8 @@ def _peer(kind: str, convolution: type[ConvNd]) -> Callable[..., PeerConvolution
         constants = convolution is nn.Conv2d and kind != "fourier"
         basis = _of_basis(kind, n, segments, length)
         transposed = issubclass(convolution, nn.modules.conv._ConvTransposeNd)
-        return PeerConvolution(basis, convolution, constants=constants, transposed=transposed, **arguments)
+        arguments |= {"constants": constants, "transposed": transposed, "combine": combine}
+        return PeerConvolution(basis, convolution, **arguments)
 
     return build
 
@@ -255,6 +312,8 @@ convolutions: dict[str, Callable[..., nn.Module]] = {
     for axes, convolution in ((1, nn.Conv1d), (2, nn.Conv2d))
     for kind in KINDS
 }
+convolutions |= {f"{kind}_prod2d": _peer(kind, nn.Conv2d, conv_product) for kind in KINDS[:3]}
+convolutions["product2d"] = ProductConv2d
 transposed_convolutions: dict[str, Callable[..., nn.Module]] = {
     f"{kind}{axes}d": _peer(kind, convolution)
     for axes, convolution in ((1, nn.ConvTranspose1d), (2, nn.ConvTranspose2d))
@@ -265,7 +324,8 @@ transposed_convolutions: dict[str, Callable[..., nn.Module]] = {
 def high_order_convolution_layers(layer_type: str, **kwargs: Any) -> nn.Module:
     """The convolution of that name, built with the keywords; ValueError lists the names.
 
-    Unknown keywords are ignored, as by the peer, whose fourier1d raises. Source: high-order-layers-torch.
+    Unknown keywords are ignored, as by the peer, whose fourier1d raises and whose products are None.
+    Source: high-order-layers-torch.
     """
     return convolutions[choice("layer_type", layer_type, convolutions)](**kwargs)
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import convolved
 from .backends import get, resolve
 from .basis import Basis, lookup_dtype
 from .checks import choice, lowered, tensors
-from .convolved import conv as _conv
 from .geometry import Geometry, Phase, phases, transposed_phases
 from .ops import Plan
 from .packing import contiguous
@@ -38,23 +38,27 @@ def conv(
     ValueError name a wrong argument. Differentiable to any order.
     Source: high-order-layers-torch, FunctionalConvolution.
     """
-    kernel = _kernel(x, weight, basis, groups)
-    axes = len(kernel)
-    strides, dilations = one_each("stride", stride, axes), one_each("dilation", dilation, axes)
-    before, behind = _padding(padding, kernel, strides, dilations)
-    if choice("padding_mode", padding_mode, PADDING_MODES) != "zeros" and any((*before, *behind)):
-        ends = [end for pair in zip(reversed(before), reversed(behind), strict=True) for end in pair]
-        x = torch.nn.functional.pad(x, ends, PADDING_MODES[padding_mode])
-        before = behind = (0,) * axes
-    size = tuple(
-        (count + b + e - d * (k - 1) - 1) // s + 1
-        for count, b, e, d, k, s in zip(
-            x.shape[-axes:], before, behind, dilations, kernel, strides, strict=True
-        )
-    )
-    if min(size) < 1:
-        raise ValueError(f"x: got image {tuple(x.shape[-axes:])}, needs one of at least the kernel's reach")
-    return _convolved(x, weight, basis, groups, phases, kernel, strides, before, dilations, size)
+    x, reach = _reach(x, weight, basis, stride, padding, dilation, groups, padding_mode)
+    return _convolved(_sum, x, weight, basis, groups, phases, *reach)
+
+
+def conv_product(
+    x: Tensor,
+    weight: Tensor,
+    basis: Basis,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """The product of learned functions over channels and taps, prod (1 + f) - 1; arguments as of `conv`.
+
+    Taps outside the image are absent. It holds the outputs of all taps. Differentiable to any order.
+    Source: the key continuous_prod2d of high-order-layers-torch, which has nothing behind it.
+    """
+    x, reach = _reach(x, weight, basis, stride, padding, dilation, groups, padding_mode)
+    return _convolved(convolved.product, x, weight, basis, groups, phases, *reach)
 
 
 def conv_transpose(
@@ -87,13 +91,56 @@ def conv_transpose(
     )
     if min(size) < 1:
         raise ValueError(f"padding: got {padding}, needs less for an image {tuple(x.shape[-axes:])}")
-    return _convolved(x, weight, basis, groups, transposed_phases, kernel, strides, before, dilations, size)
+    return _convolved(
+        _sum, x, weight, basis, groups, transposed_phases, kernel, strides, before, dilations, size
+    )
+
+
+def _reach(
+    x: Tensor,
+    weight: Tensor,
+    basis: Basis,
+    stride: Sizes,
+    padding: Sizes | str,
+    dilation: Sizes,
+    groups: int,
+    padding_mode: str,
+) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
+    """x, continued as the padding mode has it, and kernel, stride, padding, dilation, size for `phases`."""
+    kernel = _kernel(x, weight, basis, groups)
+    axes = len(kernel)
+    strides, dilations = one_each("stride", stride, axes), one_each("dilation", dilation, axes)
+    before, behind = _padding(padding, kernel, strides, dilations)
+    if choice("padding_mode", padding_mode, PADDING_MODES) != "zeros" and any((*before, *behind)):
+        ends = [end for pair in zip(reversed(before), reversed(behind), strict=True) for end in pair]
+        x = torch.nn.functional.pad(x, ends, PADDING_MODES[padding_mode])
+        before = behind = (0,) * axes
+    size = tuple(
+        (count + b + e - d * (k - 1) - 1) // s + 1
+        for count, b, e, d, k, s in zip(
+            x.shape[-axes:], before, behind, dilations, kernel, strides, strict=True
+        )
+    )
+    if min(size) < 1:
+        raise ValueError(f"x: got image {tuple(x.shape[-axes:])}, needs one of at least the kernel's reach")
+    return x, (kernel, strides, before, dilations, size)
+
+
+def _sum(plan: Plan, x: Tensor, w: Tensor, basis: tuple[Tensor, ...], integers: tuple[int, ...]) -> Tensor:
+    over = convolved.conv if get(plan.backend).conv else convolved.composite
+    return over(plan, x, w, basis, integers)
 
 
 def _convolved(
-    x: Tensor, weight: Tensor, basis: Basis, groups: int, placed: Callable[..., list[Phase]], *axes: Any
+    combine: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    basis: Basis,
+    groups: int,
+    placed: Callable[..., list[Phase]],
+    *axes: Any,
 ) -> Tensor:
-    """On images of three axes, those that are missing of size 1."""
+    """`combine` on images of three axes, those that are missing of size 1."""
     missing = 6 - weight.dim()
     parts = placed(*((*sizes, *(fill,) * missing) for sizes, fill in zip(axes, _NEUTRAL, strict=True)))
     images = x if x.dim() == weight.dim() - 1 else x.unsqueeze(0)
@@ -104,10 +151,8 @@ def _convolved(
         taps = lowered(taps, x)
     operands = basis.operands(lookup_dtype(x), x.device)
     plan = Plan("g", resolve(x), operands.layout)
-    backend = get(plan.backend)
-    over = _conv if backend.conv else _conv.composite
-    w = contiguous(taps.flatten(2, 3), backend.transpose).contiguous().view(taps.shape)
-    y = over(plan, images.contiguous(), w, operands.tensors, geometry.integers())
+    w = contiguous(taps.flatten(2, 3), get(plan.backend).transpose).contiguous().view(taps.shape)
+    y = combine(plan, images.contiguous(), w, operands.tensors, geometry.integers())
     y = y.reshape(y.shape[: y.dim() - missing])
     return y if x.dim() == weight.dim() - 1 else y.squeeze(0)
 

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from . import products
 from .backends import Backend
 from .eager import Link, evaluate
 from .first_order import Basis, Gradients, Rule, register
@@ -36,14 +37,42 @@ def composite(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers
 
 def _met(plan: Plan, images: Tensor, part: Phase, basis: Basis, w: Tensor, y: Tensor) -> Tensor:
     """y [G, images, *size, O/G] and what the pixels of a phase bring to it."""
+    rows = _rows(images, part, len(w))
+    if rows.numel() == 0:
+        return y
+    taps = evaluate(plan, Link(rows, w.contiguous(), None, None), basis)
+    taps = taps.unflatten(-1, (len(part.taps), -1))
+    placed: Tensor = y + place(taps.flatten(0, 1), part.placement).view_as(y)
+    return placed
+
+
+def _rows(images: Tensor, part: Phase, groups: int) -> Tensor:
+    """The pixels of a phase: [G, images, *pixels, C/G]."""
     for axis, (first, every) in enumerate(zip(part.first, part.every, strict=True), 2):
         images = images[(slice(None),) * axis + (slice(first, None, every),)]
-    if 0 in images.shape[2:]:
-        return y
-    rows = images.unflatten(1, (len(w), -1)).movedim(1, 0).movedim(2, -1)  # [G, images, *pixels, C/G]
-    taps = evaluate(plan, Link(rows.contiguous(), w.contiguous(), None, None), basis)
-    taps = taps.unflatten(-1, (len(part.taps), -1))
-    return y + place(taps.flatten(0, 1), part.placement).view_as(y)
+    rows: Tensor = images.unflatten(1, (groups, -1)).movedim(1, 0).movedim(2, -1).contiguous()
+    return rows
+
+
+def product(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers) -> Tensor:
+    """prod (1 + f) - 1 over the channels and taps that are there, shapes as of `conv`.
+
+    A product of the channels for all taps at once, then the product of the taps where they belong.
+    """
+    geometry, groups = Geometry.of(integers), w.shape[0]
+    y = x.new_ones(groups * len(x), *geometry.size, w.shape[-1]).to(w.dtype)
+    for part in geometry.phases:
+        rows = _rows(x, part, groups)
+        if rows.numel() == 0:
+            continue
+        own = w[:, :, :, list(part.taps)].flatten(3).contiguous()
+        taps = products.product(plan, rows.flatten(1, -2), own, basis) - 1
+        taps = taps.view(*rows.shape[:-1], len(part.taps), -1).flatten(0, 1)
+        for tap, offset in enumerate(part.placement.offsets):
+            placement = part.placement._replace(offsets=(offset,))
+            y = y * (1 + place(taps[..., tap : tap + 1, :], placement))
+    made: Tensor = (y - 1).view(groups, -1, *y.shape[1:]).movedim(0, 1).movedim(-1, 2).flatten(1, 2)
+    return made
 
 
 def _forward(backend: Backend, x: Tensor, w: Tensor, basis: Operands, geometry: Integers) -> Tensor:

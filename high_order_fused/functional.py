@@ -10,6 +10,7 @@ from .backends import get, resolve
 from .basis import Basis, lookup_dtype
 from .checks import lowered, tensors
 from .convolution import conv as conv
+from .convolution import conv_product as conv_product
 from .convolution import conv_transpose as conv_transpose
 from .eager import Link, evaluate
 from .operands import Operands

@@ -14,18 +14,21 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
 from high_order_fused.benchmarks import cli, rivals, runner
-from high_order_fused.benchmarks.cases import CASES, GPU_CASES, KINDS, Case, named
+from high_order_fused.benchmarks.cases import CASES, GPU_CASES, KINDS, LAYERS, Case, named
 from high_order_fused.benchmarks.step import differences, forward, forward_backward
 
 from high_order_fused import __main__ as command
 
 CPU = torch.device("cpu")
 TINY = Case("tiny", "continuous", 9, 3, 2, n=3, segments=4)
-EVERY = (*CASES, *GPU_CASES)
+EVERY = (*CASES, *LAYERS, *GPU_CASES)
 SAME = [
-    (case, rival.name) for case in (*CASES, *GPU_CASES[-2:]) for rival in rivals.rivals(case) if rival.same
+    (case, rival.name)
+    for case in (*CASES, *LAYERS, *GPU_CASES[-2:])
+    for rival in rivals.rivals(case)
+    if rival.same
 ]
-cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+cases = pytest.mark.parametrize("case", (*CASES, *LAYERS), ids=lambda case: case.name)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,8 +57,11 @@ def test_every_kind_has_a_case() -> None:
 def test_a_case_builds_at_its_own_size(case: Case) -> None:
     layer = rivals.ours(case, CPU)
     x, cotangent = rivals.data(case, CPU)
-    assert forward(layer, x).shape == cotangent.shape == (case.batch, case.out_features)
-    assert forward(rivals.build(case, "nn.Linear", CPU), x).shape == cotangent.shape
+    assert forward(layer, x).shape == cotangent.shape == case.y_shape
+    assert case.y_shape[:2] == (case.batch, case.out_features)
+    for rival in rivals.rivals(case):
+        if not rival.same:
+            assert forward(rivals.build(case, rival.name, CPU), x).shape == cotangent.shape
 
 
 @pytest.mark.parametrize(("case", "name"), SAME, ids=[f"{case.name}-{name}" for case, name in SAME])
@@ -120,7 +126,7 @@ def test_ours_and_the_reference_are_not_measured_twice(monkeypatch: pytest.Monke
 def test_a_run_writes_a_stamp_ratios_and_a_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "named", lambda names: (replace(TINY, name=names[0]),))
+    monkeypatch.setattr(cli, "named", lambda names, _: (replace(TINY, name=names[0]),))
     output = tmp_path / "new" / "result.json"
     command.main(["bench", "--quick", "--cases", "kan-5", "--rounds", "2", "--output", str(output)])
     result = json.loads(output.read_text())

@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import jacrev, jvp, vmap
 
 import high_order_fused as hof
-from high_order_fused.functional import conv, conv_transpose
+from high_order_fused.functional import conv, conv_product, conv_transpose
 from high_order_fused.geometry import phases, place, take, transposed_phases
 from high_order_fused.layers import high_order_convolution_layers, high_order_convolution_transpose_layers
 from tests import cases, support
@@ -136,6 +136,70 @@ def test_compile_and_export():
         assert difference(actual, expected) < 1e-5
     program = torch.export.export(layer, (x.detach(),))
     assert difference(program.module()(x.detach()), layer(x)) < 1e-6
+
+
+def unfolded_product(x, weight, basis, **sizes):
+    """prod (1 + f) - 1 by torch's unfold of the tabulated functions, zeros where there is no pixel."""
+    channels, size, *kernel, _ = weight.shape
+    functions = F.unfold(expanded(x, basis), kernel, **sizes).unflatten(1, (channels, size, -1))
+    edges = torch.einsum("bcktp,ckto->boctp", functions, weight.flatten(2, -2))
+    return (1 + edges).prod(3).prod(2) - 1
+
+
+@pytest.mark.parametrize(
+    "sizes", [{}, {"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": (1, 2), "padding": (0, 1)}]
+)
+def test_products(sizes):
+    basis = hof.bases.piecewise_lagrange(3, 2)
+    x, w = cases.points(2, 2, 5, 6), 0.3 * cases.normal(2, basis.size, 3, 2, 3)
+    x, w = x.requires_grad_(), w.requires_grad_()
+    y = conv_product(x, w, basis, **sizes)
+    expected = unfolded_product(x, w, basis, **sizes).view(y.shape)
+    for actual, wanted in zip(gradients(y, x, w), gradients(expected, x, w), strict=True):
+        assert difference(actual, wanted) < 1e-12
+    whole = conv_product(torch.cat([x, x], 1), torch.cat([w, w], -1), basis, groups=2, **sizes)
+    assert difference(whole, torch.cat([y, y], 1)) < 1e-12
+
+
+def test_derivatives_of_products():
+    basis = hof.bases.lagrange(3)
+    x, w = cases.points(1, 2, 3, 2, spread=0.9).requires_grad_(), cases.normal(2, 3, 2, 2, 2).requires_grad_()
+    f = lambda x, w: conv_product(x, w, basis, 1, 1)  # noqa: E731
+    assert gradcheck(f, (x, w), check_forward_ad=True)
+    assert gradgradcheck(f, (x, w))
+    slope = lambda x, w: torch.autograd.grad(f(x, w).sin().sum(), x, create_graph=True)[0]  # noqa: E731
+    assert gradgradcheck(slope, (x, w))
+    stacked = torch.stack([x, 0.5 * x])
+    assert difference(vmap(lambda x: f(x, w))(stacked)[1], f(0.5 * x, w)) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["continuous_prod2d", "discontinuous_prod2d", "polynomial_prod2d"])
+def test_product_layers(kind):
+    sizes = {"in_channels": 2, "out_channels": 3, "kernel_size": 2, "padding": 1}
+    torch.manual_seed(0)
+    layer = high_order_convolution_layers(kind, n=3, segments=2, rescale_output=True, **sizes)
+    torch.manual_seed(0)
+    of_sums = high_order_convolution_layers(kind.replace("_prod", ""), n=3, segments=2, **sizes)
+    of_sums.load_state_dict(layer.state_dict())  # drawn alike, too
+    x = cases.points(2, 2, 4, 5, dtype=torch.float32)
+    w = layer.conv.weight.unflatten(1, (2, -1)).movedim(0, -1)
+    expected = unfolded_product(x.double(), w.double(), layer.basis, padding=1)
+    assert difference(layer(x), expected.view(2, 3, 5, 6) / 8) < 1e-5
+    compiled = torch.compile(layer, fullgraph=True)
+    assert difference(compiled(x), layer(x)) < 1e-5
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.25])
+def test_product2d(alpha):
+    layer = high_order_convolution_layers(
+        "product2d", in_channels=2, out_channels=3, kernel_size=3, padding=1, alpha=alpha, n=3
+    )
+    x = cases.points(2, 2, 4, 5, dtype=torch.float32)
+    patches = F.unfold(x, 3, padding=1).view(2, 1, 18, 20)
+    terms = layer.weight.view(1, 3, 18, 1) * patches
+    y = (1 + terms).prod(2) - 1 - (1 - alpha) * terms.sum(2) + layer.bias[:, None]
+    assert difference(layer(x), y.view(2, 3, 4, 5)) < 1e-5
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
