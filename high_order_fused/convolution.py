@@ -1,7 +1,6 @@
 """Convolutions and transposed convolutions of learned functions, in one, two and three dimensions."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from . import convolved
 from .backends import get, resolve
 from .basis import Basis, lookup_dtype
 from .checks import choice, lowered, tensors
-from .geometry import Geometry, Phase, phases, transposed_phases
+from .geometry import Geometry
 from .ops import Plan
 from .packing import contiguous
 
@@ -39,7 +38,7 @@ def conv(
     Source: high-order-layers-torch, FunctionalConvolution.
     """
     x, reach = _reach(x, weight, basis, stride, padding, dilation, groups, padding_mode)
-    return _convolved(_sum, x, weight, basis, groups, phases, *reach)
+    return _convolved(_sum, x, weight, basis, groups, *reach)
 
 
 def conv_product(
@@ -58,7 +57,7 @@ def conv_product(
     Source: the key continuous_prod2d of high-order-layers-torch, which has nothing behind it.
     """
     x, reach = _reach(x, weight, basis, stride, padding, dilation, groups, padding_mode)
-    return _convolved(convolved.product, x, weight, basis, groups, phases, *reach)
+    return _convolved(convolved.product, x, weight, basis, groups, *reach)
 
 
 def conv_transpose(
@@ -91,9 +90,8 @@ def conv_transpose(
     )
     if min(size) < 1:
         raise ValueError(f"padding: got {padding}, needs less for an image {tuple(x.shape[-axes:])}")
-    return _convolved(
-        _sum, x, weight, basis, groups, transposed_phases, kernel, strides, before, dilations, size
-    )
+    reach = kernel, strides, before, dilations, size
+    return _convolved(_sum, x, weight, basis, groups, *reach, transposed=True)
 
 
 def _reach(
@@ -137,16 +135,18 @@ def _convolved(
     weight: Tensor,
     basis: Basis,
     groups: int,
-    placed: Callable[..., list[Phase]],
-    *axes: Any,
+    *reach: tuple[int, ...],
+    transposed: bool = False,
 ) -> Tensor:
     """`combine` on images of three axes, those that are missing of size 1."""
     missing = 6 - weight.dim()
-    parts = placed(*((*sizes, *(fill,) * missing) for sizes, fill in zip(axes, _NEUTRAL, strict=True)))
+    kernel, stride, before, dilation, size = (
+        (*sizes, *(fill,) * missing) for sizes, fill in zip(reach, _NEUTRAL, strict=True)
+    )
+    geometry = Geometry(kernel, stride, before, dilation, size, transposed)
     images = x if x.dim() == weight.dim() - 1 else x.unsqueeze(0)
     images = images.reshape(*images.shape, *(1,) * missing)
     taps = weight.flatten(2, -2).unflatten(-1, (groups, -1)).permute(3, 0, 1, 2, 4)  # [G, C/G, K, T, O/G]
-    geometry = Geometry(taps.shape[3], tuple(parts))
     if torch.is_autocast_enabled(x.device.type):
         taps = lowered(taps, x)
     operands = basis.operands(lookup_dtype(x), x.device)

@@ -95,7 +95,7 @@ def _gradients(
 
 
 def _shape(x: Tensor, w: Tensor, geometry: Integers) -> tuple[int, ...]:
-    return x.shape[0], w.shape[0] * w.shape[-1], *geometry[:3]
+    return x.shape[0], w.shape[0] * w.shape[-1], *Geometry.of(geometry).size
 
 
 # y [N, G O/G, a, b, c] of x [N, G C/G, a, b, c] and w [G, C/G, K, taps, O/G]; the integers are a Geometry's

@@ -1,7 +1,9 @@
 """The C++ backend: the three contractions on a CPU, computing in float32 or float64 over any storage."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from . import native
 from .backends import Backend, register
 from .checks import choice as one_of
+from .geometry import Geometry
 from .operands import Operands
 
 ISAS = ("baseline", "avx2", "avx512")
@@ -90,7 +93,7 @@ def product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands) -> tuple
 def conv(x: Tensor, w: Tensor, basis: Operands, geometry: tuple[int, ...]) -> Tensor:
     """As backends.Backend says."""
     y: Tensor = torch.ops.high_order_fused.cpu_conv.default(
-        x.contiguous(), w.contiguous(), *basis.tensors, [*basis.layout], [*geometry], _isa
+        x.contiguous(), w.contiguous(), *basis.tensors, [*basis.layout], _phases(geometry), _isa
     )
     return y
 
@@ -112,12 +115,24 @@ def conv_gradients(
         w.contiguous(),
         *tensors,
         [*basis.layout],
-        [*geometry],
+        _phases(geometry),
         _isa,
         of_x,
         of_w,
     )
     return slope if of_x else None, v if of_w else None
+
+
+@cache
+def _phases(integers: tuple[int, ...]) -> list[int]:
+    """A geometry for C++: size, taps, phases; of each phase its numbers, its taps and their offsets."""
+    geometry = Geometry.of(integers)
+    phases = geometry.phases
+    found = [*geometry.size, geometry.taps, len(phases)]
+    for first, every, taps, placement in phases:
+        found += [*first, *every, *placement.step, len(taps), *taps]
+        found += itertools.chain.from_iterable(placement.offsets)
+    return found
 
 
 def _contract(

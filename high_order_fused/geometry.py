@@ -7,6 +7,7 @@ axes, those that are not there last and of size 1.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -76,40 +77,34 @@ def transposed_phases(
 
 
 class Geometry(NamedTuple):
-    """A convolution: the number of taps of its kernel, the phases of its pixels, the image it gives."""
+    """A convolution, or a transposed one, into an image of `size`; before: the padding before each axis."""
 
-    taps: int
-    phases: tuple[Phase, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    before: tuple[int, ...]
+    dilation: tuple[int, ...]
+    size: tuple[int, ...]
+    transposed: bool = False
 
     @property
-    def size(self) -> tuple[int, ...]:
-        """Of the image."""
-        return self.phases[0].placement.size
+    def taps(self) -> int:
+        """Their number."""
+        return math.prod(self.kernel)
+
+    @property
+    def phases(self) -> list[Phase]:
+        """The pixels by the taps that they meet."""
+        return (transposed_phases if self.transposed else phases)(*self[:5])
 
     def integers(self) -> tuple[int, ...]:
-        """As operators take it: size, taps, phases; of each phase its numbers, its taps and their offsets."""
-        found = [*self.size, self.taps, len(self.phases)]
-        for first, every, taps, placement in self.phases:
-            found += [*first, *every, *placement.step, len(taps), *taps]
-            found += itertools.chain.from_iterable(placement.offsets)
-        return tuple(found)
+        """As operators take it: `of` makes it of them again."""
+        return *itertools.chain.from_iterable(self[:5]), int(self.transposed)
 
     @classmethod
     def of(cls, integers: Sequence[int]) -> "Geometry":
-        """From its integers."""
-        numbers = iter(integers)
-
-        def three() -> tuple[int, ...]:
-            return tuple(itertools.islice(numbers, 3))
-
-        size, taps, count = three(), next(numbers), next(numbers)
-        found = []
-        for _ in range(count):
-            first, every, step = three(), three(), three()
-            met = tuple(itertools.islice(numbers, next(numbers)))
-            placement = Placement(step, tuple(three() for _ in met), size)
-            found.append(Phase(first, every, met, placement))
-        return cls(taps, tuple(found))
+        """From the integers, of three axes."""
+        kernel, stride, before, dilation, size = (tuple(integers[k : k + 3]) for k in range(0, 15, 3))
+        return cls(kernel, stride, before, dilation, size, bool(integers[15]))
 
 
 def place(y: Tensor, placement: Placement) -> Tensor:

@@ -9,7 +9,7 @@ import high_order_fused as hof
 from high_order_fused import convolved, cpu, native
 from high_order_fused.backends import get
 from high_order_fused.basis import lookup_dtype
-from high_order_fused.geometry import Geometry, phases, transposed_phases
+from high_order_fused.geometry import Geometry
 from high_order_fused.ops import Plan
 from tests import cases
 from tests.support import difference
@@ -32,13 +32,10 @@ def operands(basis, shape, transposed, dtype):
     image, kernel, stride, padding, dilation, groups, images, channels, outputs = SHAPES[shape]
     lists = zip(image, kernel, stride, padding, dilation, strict=True)
     if transposed:
-        size = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in lists]
-        size = [max(n, 1) for n in size]
-        parts = transposed_phases(kernel, stride, padding, dilation, size)
+        size = tuple(max((n - 1) * s - 2 * p + d * (k - 1) + 1, 1) for n, k, s, p, d in lists)
     else:
-        size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in lists]
-        parts = phases(kernel, stride, padding, dilation, size)
-    geometry = Geometry(kernel[0] * kernel[1] * kernel[2], tuple(parts))
+        size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in lists)
+    geometry = Geometry(kernel, stride, padding, dilation, size, transposed)
     channels = basis.inputs or channels
     x = cases.points(images, groups * channels, *image, dtype=dtype)
     w = cases.normal(groups, channels, basis.size, geometry.taps, outputs, dtype=dtype)
@@ -180,7 +177,7 @@ def test_opcheck(operator):
 @pytest.mark.parametrize("change", ["x", "w", "g", "geometry"])
 def test_malformed_calls_raise(change):
     x, w, g, ops, geometry = operands(hof.bases.lagrange(3), "small", False, torch.float32)
-    integers = list(geometry.integers())
+    integers = geometry.integers()
     if change == "x":
         x = x[:, :2].contiguous()
     elif change == "w":
@@ -188,6 +185,6 @@ def test_malformed_calls_raise(change):
     elif change == "g":
         g = g[:, :2].contiguous()
     else:
-        integers = integers[:-4]
+        integers = geometry._replace(size=(9, 9, 9)).integers()
     with pytest.raises(RuntimeError):
         get("cpu").conv_gradients(g, x, w, ops, integers, True, True)
