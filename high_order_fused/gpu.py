@@ -53,4 +53,5 @@ else:
         "interpreted" if _interpreted else torch.cuda.get_device_name()
     )
     contractions = (launch.sum_inputs, launch.sum_outputs, launch.sum_batch)
-    register(Backend("triton", *contractions, _refuses, detail, transpose, choice=choice))
+    convolutions = {"conv": launch.conv, "conv_gradients": launch.conv_gradients}
+    register(Backend("triton", *contractions, _refuses, detail, transpose, choice=choice, **convolutions))

@@ -146,9 +146,43 @@ def test_cpu_wild_inputs(isa):
     assert of_w.isnan().any() and of_x.view(-1)[20:].isfinite().all()
 
 
-@NATIVE
+_triton = hof.backends()["triton"]
+TRITON = pytest.mark.skipif(not _triton.available, reason=f"triton: {_triton.detail}")
+
+
+@TRITON
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("bands", "many")])
+@pytest.mark.parametrize("base", ["continuous", "polynomial-linear", "fourier", "knots"])
+def test_triton(base, shape, transposed):
+    for dtype in (torch.float32, torch.float64) if base == "continuous" else (torch.float32,):
+        made = operands(BASES[base](), shape, transposed, dtype)
+        for actual, expected in zip(both(get("triton"), *made), reference(*made), strict=True):
+            assert difference(actual, expected) < TOLERANCE[dtype]
+
+
+@TRITON
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_triton_stored_in_16_bits(dtype):
+    made = operands(hof.bases.piecewise_lagrange(3, 4), "small", False, dtype)
+    for actual, expected in zip(both(get("triton"), *made), reference(*made), strict=True):
+        assert actual.dtype == dtype and difference(actual, expected) < TOLERANCE[dtype]
+
+
+@TRITON
+def test_triton_wild_inputs():
+    x, w, g, ops, geometry = operands(cases.build("bspline-clamp"), "small", False, torch.float32)
+    for place, value in ((0, torch.nan), (7, torch.inf), (11, -torch.inf), (13, 3e38)):
+        x.view(-1)[place] = value
+    y, of_x, of_w = both(get("triton"), x, w, g, ops, geometry)
+    met = convolved.composite(Plan("g", "reference", ops.layout), x, w, ops.tensors, geometry.integers())
+    assert torch.equal(y.isnan(), met.isnan()) and 0 < y.isnan().sum() < y.numel()
+    assert of_w.isnan().any() and of_x.view(-1)[20:].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=NATIVE), pytest.param("triton", marks=TRITON)])
 @pytest.mark.parametrize("empty", ["images", "channels", "outputs"])
-def test_cpu_empty(empty):
+def test_empty(backend, empty):
     x, w, g, ops, geometry = operands(hof.bases.lagrange(3), "small", False, torch.float32)
     if empty == "images":
         x, g = x[:0], g[:0]
@@ -156,7 +190,7 @@ def test_cpu_empty(empty):
         x, w = x[:, :0], w[:, :0]
     else:
         w, g = w[..., :0], g[:, :0]
-    y, of_x, of_w = both(get("cpu"), x, w, g, ops, geometry)
+    y, of_x, of_w = both(get(backend), x, w, g, ops, geometry)
     assert y.shape == g.shape and of_x.shape == x.shape and of_w.shape == w.shape
     for t in (y, of_x, of_w):
         assert torch.equal(t, torch.zeros_like(t))

@@ -1,5 +1,7 @@
 """The Triton kernels in their interpreter: each kernel against the reference, odd sizes, split sums."""
 
+import types
+
 import pytest
 import torch
 
@@ -61,6 +63,41 @@ def test_sums_in_parts_are_the_same_every_time():
         assert launch.choice("sum_inputs", few, 3, w.dtype, operand).parts > 1
         y = launch.sum_inputs(few, w, None, operand)
     assert difference(y, reference.sum_inputs(few, w, None, operand)) < 1e-5
+
+
+def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
+    basis = cases.build("lagrange-2-zero")
+    x, w, _, _, operand = operands(basis, (1, 5, 3, 3), torch.float32)
+    launched = launch.Call._launch
+    seen = []
+
+    def spilling(call, how, **others):
+        launched(call, how, **others)
+        seen.append(how)
+        return types.SimpleNamespace(n_spills=how.tile.rows > 16 or how.tile.functions > 1)
+
+    monkeypatch.setattr(launch.Call, "_launch", spilling)
+    monkeypatch.setattr(launch, "_spilled", {})
+    with choice.prefer("dense"):
+        for tried in (5, 1):  # 64, 32, 16 rows of 2 functions, then one
+            del seen[:]
+            y = launch.sum_inputs(x, w, None, operand)
+            assert difference(y, reference.sum_inputs(x, w, None, operand)) < 1e-5
+            assert seen[-1].tile.rows == 16 and seen[-1].tile.functions == 1 and len(seen) <= tried
+            assert launch.choice("sum_inputs", x, 3, w.dtype, operand) == seen[-1]
+    monkeypatch.setattr(launch, "_spilled", {})
+    seen_rows = set()
+    monkeypatch.setattr(
+        launch.Call,
+        "_launch",
+        lambda call, how, **others: (
+            launched(call, how, **others),
+            seen_rows.add(how.tile.rows),
+            types.SimpleNamespace(n_spills=1),
+        )[-1],
+    )
+    y = launch.sum_inputs(x, w, None, operand)  # none is small enough: the first it is
+    assert difference(y, reference.sum_inputs(x, w, None, operand)) < 1e-5
 
 
 def test_the_cost_model():

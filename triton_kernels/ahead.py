@@ -13,6 +13,7 @@ from triton.compiler import ASTSource
 
 from .basis import Basis, Shape
 from .choice import Choice
+from .patches import Patch
 from .tiles import Rows, Sizes
 
 TARGETS = {
@@ -34,9 +35,17 @@ class Reading(NamedTuple):
     matrix: dict[str, int]
 
 
-def read(how: Choice, shape: Shape, dtype: torch.dtype, target: str) -> Reading:
-    """Compile one choice of the cost model for x, coefficients and cotangents in `dtype`."""
-    compiled = triton.compile(_source(how, shape, dtype), target=TARGETS[target], options=_options(how))
+def read(
+    how: Choice,
+    shape: Shape,
+    dtype: torch.dtype,
+    target: str,
+    scaled: bool = False,
+    patch: Patch | None = None,
+) -> Reading:
+    """Compile one choice of the cost model for x, coefficients and cotangents in `dtype`; scaled: with s."""
+    source = _source(how, shape, dtype, scaled, patch)
+    compiled = triton.compile(source, target=TARGETS[target], options=_options(how))
     shared = int(compiled.metadata.shared)
     if target.startswith("gfx"):
         text = compiled.asm["amdgcn"]
@@ -61,20 +70,23 @@ def _options(how: Choice) -> dict[str, int]:
     return {"num_warps": how.warps, "num_stages": how.stages}
 
 
-def _source(how: Choice, shape: Shape, dtype: torch.dtype) -> ASTSource:
+def _source(how: Choice, shape: Shape, dtype: torch.dtype, scaled: bool, patch: Patch | None) -> ASTSource:
     """The kernel with the types and the divisibilities that launches of usual layers have."""
     kernel = how.function
     compute = "*fp64" if dtype == torch.float64 else "*fp32"
     pointer = f"*{_NAMES[dtype]}"
-    rows = Rows(pointer, "i32", "i32", "constexpr")
+    unit = "constexpr" if patch is None else "i32"  # 1, or the places of an image
+    rows = Rows(pointer, "i32", "i32", unit, unit)
+    whole = how.kernel.endswith("dense")
     types: dict[str, Any] = {
         **dict.fromkeys(("x", "g", "s"), rows),
-        **dict.fromkeys(("w", "y", "r", "v"), pointer),
+        **dict.fromkeys(("y", "r"), rows if whole else pointer),
+        **dict.fromkeys(("w", "v"), pointer),
         "basis": Basis(compute, compute, compute, "*i64"),
-        "sizes": Sizes("i32", "i32", "i32"),
+        "sizes": Sizes("i32", "i32", "i32", *(unit,) * 6),
         "parts": "i32",
     }
-    constants = {"SHAPE": shape, "TILE": how.tile, "SCALED": False}
+    constants = {"SHAPE": shape, "TILE": how.tile, "SCALED": scaled, "PATCH": patch}
     signature, constexprs, attributes = {}, {}, {}
     for position, name in enumerate(kernel.arg_names):
         if name in constants:
@@ -85,7 +97,7 @@ def _source(how: Choice, shape: Shape, dtype: torch.dtype) -> ASTSource:
             path = (position, inner) if isinstance(kind, tuple) else (position,)
             if part == "constexpr":
                 constexprs[path] = 1
-            elif name != "parts":
+            elif name != "parts" and (patch is None or not part.startswith("i")):
                 attributes[path] = [["tt.divisibility", 16]]
     return ASTSource(kernel, signature, constexprs, attributes)
 

@@ -9,6 +9,7 @@ POLYNOMIAL = tl.constexpr(0)
 HARMONIC = tl.constexpr(1)
 NONE = tl.constexpr(0)
 FROZEN = tl.constexpr(2)
+MOST_HELD = 64  # numbers of a table
 
 
 class Basis(NamedTuple):
@@ -63,17 +64,24 @@ def ends_of(basis, SHAPE: tl.constexpr):
     return ends
 
 
+@triton.constexpr_function
+def holds(shape, count):
+    """Whether every thread holds the table of `count` functions in registers."""
+    rows = count if shape.n == shape.size else shape.n
+    return shape.tables == 1 and not shape.own_table and rows * shape.m <= MOST_HELD
+
+
 @triton.jit
 def rows_held(basis, k0, COUNT: tl.constexpr, SHAPE: tl.constexpr):
     """The numbers of a table that all inputs and segments share, a tuple of tensors [1, 1].
 
-    Where every window is all of the coefficients, rows k0 .. k0 + COUNT - 1 alone.
+    Where every window is all of the coefficients, rows k0 .. k0 + COUNT - 1 alone. None where they are many.
     """
     WHOLE: tl.constexpr = SHAPE.n == SHAPE.size
     ROWS: tl.constexpr = COUNT if WHOLE else SHAPE.n
     M: tl.constexpr = SHAPE.m
     numbers = ()
-    if SHAPE.tables == 1 and not SHAPE.own_table:
+    if holds(SHAPE, COUNT):
         for j in tl.static_range(ROWS):
             row = tl.minimum((k0 if WHOLE else 0) + j, SHAPE.n - 1) * M
             for f in tl.static_range(M):
@@ -208,10 +216,10 @@ def meet(x, feature, basis, ends, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def value(phi, table, numbers, j0, j, HELD: tl.constexpr, SHAPE: tl.constexpr):
+def value(phi, table, numbers, j0, j, SHAPE: tl.constexpr):
     """Function j0 + j of a window: a row of its table, or of the rows held from j0 on, times the features."""
     M: tl.constexpr = SHAPE.m
-    IN_HAND: tl.constexpr = HELD and SHAPE.tables == 1 and not SHAPE.own_table
+    IN_HAND: tl.constexpr = len(numbers) > 0
     row = table
     if not IN_HAND:
         row = table + tl.minimum(j0 + j, SHAPE.n - 1) * M

@@ -3,7 +3,7 @@
 Estimates from compiled code and published rates, none of them measured on a device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -26,6 +26,9 @@ _FACTORS = {
     torch.bfloat16: tl.bfloat16,
     torch.float16: tl.float16,
 }
+
+
+_HALF = (tl.bfloat16, tl.float16)
 
 
 class Choice(NamedTuple):
@@ -58,20 +61,34 @@ _preferred = "auto"
 
 
 def chosen(
-    contraction: str, groups: int, sizes: Sizes, shape: Shape, dtype: torch.dtype, processors: int
+    contraction: str,
+    groups: int,
+    sizes: Sizes,
+    shape: Shape,
+    dtype: torch.dtype,
+    processors: int,
+    spilled: Collection[Choice] = (),
+    images: bool = False,
 ) -> Choice:
-    """How `contraction` of factors in `dtype` runs on so many multiprocessors."""
+    """How `contraction` of factors in `dtype` runs on so many multiprocessors.
+
+    spilled: choices, of one part, whose compiled code was seen to spill registers. images: rows are the
+    places of a convolution's images, for which there are no gathers.
+    """
     precision = (
         "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
     )
-    tiles = _dense(contraction, shape, dtype, precision)
+    tiles = _without(spilled, _dense(contraction, shape, dtype, precision, images))
     if contraction == "sum_batch":
         return _sum_batch(groups, sizes, shape, tiles, processors)
     padded = -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
     cost = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
     cheaper = shape.size > MOST_FUNCTIONS or cost < padded * shape.size
+    if images:
+        return tiles
     if _preferred == "gather" or (cheaper and _preferred != "dense"):
-        return _gather(contraction, groups, sizes, dtype, processors)
+        gather = _without(spilled, _gather(contraction))
+        return gather._replace(parts=_gather_parts(contraction, groups, sizes, gather.tile, processors))
     return tiles
 
 
@@ -80,9 +97,9 @@ def _float32_precision() -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -> Choice:
+def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str, images: bool) -> Choice:
     """The largest tile whose compiled code keeps all of its numbers in registers."""
-    held = shape.tables == 1 and not shape.own_table  # table rows stay in registers for the whole loop
+    held = shape.tables == 1 and not shape.own_table  # table rows can stay in registers for the whole loop
     simple = held and shape.n == shape.size and shape.m <= 8
     by_batch, by_outputs = contraction == "sum_batch", contraction == "sum_outputs"
     warps = 4
@@ -102,13 +119,44 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str) -
             rows = 64
     if shape.m > 8:
         rows, functions = min(rows, 32 if precision == "ieee" else 64), min(functions, 4)
+    if images and by_outputs:  # every number of g has an address of its own
+        rows, outputs = min(rows, 32 if precision == "ieee" else 64), 64 if precision == "16 bits" else 32
+        functions = min(functions, 4)
     functions = min(functions, 1 << (shape.size.bit_length() - 1))
-    if by_batch:
-        functions = max(functions, 16 // inputs)
+    functions = max(functions, 16 // inputs)
     # a pipelined loop copies every number of gathered tables ahead into shared memory
     stages = 2 if simple and not (precision == "ieee" and (by_batch or shape.m > 4)) else 1
     tile = Tile(rows, inputs, outputs, functions, "tf32" if precision == "tf32" else "ieee", _FACTORS[dtype])
     return Choice(f"{contraction}_dense", tile, warps, stages)
+
+
+def _without(spilled: Collection[Choice], how: Choice) -> Choice:
+    """how, or the first smaller one that is not among the spilled, if there is one."""
+    least = how
+    while least in spilled:
+        after = smaller(least)
+        if after is None:
+            return how
+        least = after
+    return least
+
+
+def smaller(how: Choice) -> Choice | None:
+    """The next tile to take where the compiled code spills registers; None after the smallest."""
+    tile = how.tile
+    if how.kernel.endswith("gather"):
+        return how._replace(tile=tile._replace(outputs=tile.outputs // 2)) if tile.outputs > 16 else None
+    if tile.rows > (64 if tile.precision == "tf32" or tile.factor in _HALF else 16):
+        return how._replace(tile=tile._replace(rows=tile.rows // 2))
+    if tile.functions > max(1, 16 // tile.inputs):
+        return how._replace(tile=tile._replace(functions=tile.functions // 2))
+    if tile.outputs > 16:
+        return how._replace(tile=tile._replace(outputs=tile.outputs // 2))
+    if tile.rows > 16:
+        return how._replace(tile=tile._replace(rows=tile.rows // 2))
+    if how.stages > 1:
+        return how._replace(stages=1)
+    return None
 
 
 def _sum_batch(groups: int, sizes: Sizes, shape: Shape, how: Choice, processors: int) -> Choice:
@@ -119,10 +167,12 @@ def _sum_batch(groups: int, sizes: Sizes, shape: Shape, how: Choice, processors:
     return how._replace(parts=max(parts, 1))
 
 
-def _gather(contraction: str, groups: int, sizes: Sizes, dtype: torch.dtype, processors: int) -> Choice:
-    tile = Tile(1, 8, 64, 1, "ieee", tl.float32)
+def _gather(contraction: str) -> Choice:
+    return Choice(f"{contraction}_gather", Tile(1, 8, 64, 1, "ieee", tl.float32), 4, 1)
+
+
+def _gather_parts(contraction: str, groups: int, sizes: Sizes, tile: Tile, processors: int) -> int:
     if contraction == "sum_outputs":
-        return Choice("sum_outputs_gather", tile, 4, 1)
+        return 1
     programs = groups * sizes.batch * -(-sizes.outputs // tile.outputs)
-    parts = min(-(-4 * processors // max(programs, 1)), -(-sizes.inputs // tile.inputs))
-    return Choice("sum_inputs_gather", tile, 4, 1, max(parts, 1))
+    return max(1, min(-(-4 * processors // max(programs, 1)), -(-sizes.inputs // tile.inputs)))

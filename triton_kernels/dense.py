@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from .basis import ends_of, rows_held, value
+from .patches import tapped, taps
 from .tiles import at, met
 
 
@@ -20,12 +21,12 @@ def functions(first, table, phi, numbers, k0, COUNT: tl.constexpr, SHAPE: tl.con
     parts = ()
     if SHAPE.n == SHAPE.size:
         for k in tl.static_range(COUNT):
-            parts = parts + (value(phi, table, numbers, k0, k, True, SHAPE),)
+            parts = parts + (value(phi, table, numbers, k0, k, SHAPE),)
     else:
         for _ in tl.static_range(COUNT):
             parts = parts + (tl.zeros_like(phi[0]),)
         for j in tl.static_range(N):
-            function = value(phi, table, numbers, 0, j, True, SHAPE)
+            function = value(phi, table, numbers, 0, j, SHAPE)
             chosen = ()
             for k in tl.static_range(COUNT):
                 chosen = chosen + (tl.where(first == k0 + k - j, function, parts[k]),)
@@ -63,35 +64,35 @@ def apart(tile):
 
 
 @triton.constexpr_function
-def blocks(size, tile):
-    """The functions of an input in powers of two, the largest first: (where it begins, how many) of each.
+def rest(size, tile):
+    """The functions of an input that are left after whole blocks: (where it begins, how many) of each block.
 
-    The last may count functions that are not there: `tl.dot` wants 16 columns.
+    Powers of two, the largest first; the last may count functions that are not there: `tl.dot` wants 16.
     """
-    found, first, least = [], 0, max(1, 16 // tile.inputs)
+    found, first, least = [], size // tile.functions * tile.functions, max(1, 16 // tile.inputs)
     while first < size:
-        count = max(min(tile.functions, 1 << ((size - first).bit_length() - 1)), least)
+        count = max(1 << ((size - first).bit_length() - 1), least)
         found.append((first, count))
         first += count
     return found
 
 
 @triton.constexpr_function
-def block_number(size, tile):
-    """In how many blocks the functions of an input are taken."""
-    return len(blocks(size, tile))
+def rest_number(size, tile):
+    """In how many blocks the rest is taken."""
+    return len(rest(size, tile))
 
 
 @triton.constexpr_function
-def block_begin(size, tile, index):
-    """The first function of a block."""
-    return blocks(size, tile)[index][0]
+def rest_begin(size, tile, index):
+    """The first function of a block of the rest."""
+    return rest(size, tile)[index][0]
 
 
 @triton.constexpr_function
-def block_count(size, tile, index):
-    """The number of functions of a block, a power of two."""
-    return blocks(size, tile)[index][1]
+def rest_count(size, tile, index):
+    """The number of functions of a block of the rest."""
+    return rest(size, tile)[index][1]
 
 
 @triton.jit
@@ -102,16 +103,30 @@ def multiplied(left, right, acc, TILE: tl.constexpr):
 
 
 @triton.jit
-def load_g(g, sizes, e, row, o):
-    """g of rows and outputs, 0 where there are none."""
-    return tl.load(at(g, e, row, o), mask=(row < sizes.batch) & (o < sizes.outputs), other=0.0)
+def load_g(g, sizes, e, row, o, PATCH: tl.constexpr = None):
+    """g of rows and outputs, or of the taps' outputs that are reached; 0 where there is none."""
+    there = (row < sizes.batch) & (o < sizes.outputs)
+    if PATCH is None:
+        pointers = at(g, e, row, o)
+    else:
+        own = sizes.outputs // taps(PATCH)
+        pointers, reached = tapped(g, sizes, e, row, o % own, o // own, PATCH)
+        there = there & reached
+    return tl.load(pointers, mask=there, other=0.0)
 
 
 @triton.jit
-def load_w(w, sizes, i, k, o, K: tl.constexpr):
+def edge(sizes, i, k, o, K: tl.constexpr, PATCH: tl.constexpr):
+    """Where the coefficient of i, k and o lies: [i, k, o]; of a channel and tap, [channel, k, tap, o]."""
+    T: tl.constexpr = taps(PATCH)
+    return (((i // T).to(tl.int64) * K + k) * T + i % T) * sizes.outputs + o
+
+
+@triton.jit
+def load_w(w, sizes, i, k, o, K: tl.constexpr, PATCH: tl.constexpr = None):
     """Coefficients of inputs, functions and outputs of a group, 0 where there are none."""
     there = (i < sizes.inputs) & (k < K) & (o < sizes.outputs)
-    return tl.load(w + (i.to(tl.int64) * K + k) * sizes.outputs + o, mask=there, other=0.0)
+    return tl.load(w + edge(sizes, i, k, o, K, PATCH), mask=there, other=0.0)
 
 
 @triton.jit
@@ -125,36 +140,48 @@ def add_inputs(
     e,
     row,
     o,
-    BLOCK: tl.constexpr,
+    k0,
+    COUNT: tl.constexpr,
     SHAPE: tl.constexpr,
     TILE: tl.constexpr,
     SCALED: tl.constexpr,
+    PATCH: tl.constexpr,
 ):
-    """acc plus what one block of the functions of every input brings to a tile of rows x outputs."""
+    """acc plus what functions k0 .. k0 + COUNT - 1 of every input bring to a tile of rows x outputs."""
     BI: tl.constexpr = TILE.inputs
-    K0: tl.constexpr = block_begin(SHAPE.size, TILE, BLOCK)
-    COUNT: tl.constexpr = block_count(SHAPE.size, TILE, BLOCK)
-    ends, numbers = ends_of(basis, SHAPE), rows_held(basis, K0, COUNT, SHAPE)
+    ends, numbers = ends_of(basis, SHAPE), rows_held(basis, k0, COUNT, SHAPE)
     c = tl.arange(0, COUNT * BI)[:, None]
     b = tl.arange(0, BI)
     for i0 in range(0, sizes.inputs, BI):
-        first, table, phi = met(x, s, basis, ends, sizes, e, row, i0 + b[None, :], SHAPE, SCALED)
-        parts = functions(first, table, phi, numbers, K0, COUNT, SHAPE)
+        first, table, phi = met(x, s, basis, ends, sizes, e, row, i0 + b[None, :], SHAPE, SCALED, PATCH)
+        parts = functions(first, table, phi, numbers, k0, COUNT, SHAPE)
         if apart(TILE):
             for k in tl.static_range(COUNT):
-                right = load_w(w, sizes, i0 + b[:, None], K0 + k, o, SHAPE.size)
+                right = load_w(w, sizes, i0 + b[:, None], k0 + k, o, SHAPE.size, PATCH)
                 acc = multiplied(parts[k], right, acc, TILE)
         else:
-            right = load_w(w, sizes, i0 + c % BI, K0 + c // BI, o, SHAPE.size)
+            right = load_w(w, sizes, i0 + c % BI, k0 + c // BI, o, SHAPE.size, PATCH)
             acc = multiplied(side_by_side(parts), right, acc, TILE)
     return acc
 
 
 @triton.jit
-def sum_inputs_dense(x, w, s, y, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr):
+def sum_inputs_dense(
+    x,
+    w,
+    s,
+    y,
+    basis,
+    sizes,
+    SHAPE: tl.constexpr,
+    TILE: tl.constexpr,
+    SCALED: tl.constexpr,
+    PATCH: tl.constexpr,
+):
     """y: a tile of rows x outputs, the functions of the inputs as the left factor of a product."""
     BB: tl.constexpr = TILE.rows
     BO: tl.constexpr = TILE.outputs
+    COUNT: tl.constexpr = TILE.functions
     row_tiles, out_tiles = tl.cdiv(sizes.batch, BB), tl.cdiv(sizes.outputs, BO)
     pid = tl.program_id(0)
     e, pid = pid // (row_tiles * out_tiles), pid % (row_tiles * out_tiles)
@@ -162,37 +189,70 @@ def sum_inputs_dense(x, w, s, y, basis, sizes, SHAPE: tl.constexpr, TILE: tl.con
     o = pid // row_tiles * BO + tl.arange(0, BO)[None, :]
     w += e.to(tl.int64) * sizes.inputs * SHAPE.size * sizes.outputs
     acc = tl.zeros([BB, BO], basis.knots.dtype.element_ty)
-    for block in tl.static_range(block_number(SHAPE.size, TILE)):
-        acc = add_inputs(acc, x, w, s, basis, sizes, e, row, o, block, SHAPE, TILE, SCALED)
-    at_y = y + (e.to(tl.int64) * sizes.batch + row) * sizes.outputs + o
-    tl.store(at_y, acc.to(y.dtype.element_ty), mask=(row < sizes.batch) & (o < sizes.outputs))
+    for block in range(SHAPE.size // COUNT):
+        acc = add_inputs(
+            acc, x, w, s, basis, sizes, e, row, o, block * COUNT, COUNT, SHAPE, TILE, SCALED, PATCH
+        )
+    for block in tl.static_range(rest_number(SHAPE.size, TILE)):
+        acc = add_inputs(
+            acc,
+            x,
+            w,
+            s,
+            basis,
+            sizes,
+            e,
+            row,
+            o,
+            rest_begin(SHAPE.size, TILE, block),
+            rest_count(SHAPE.size, TILE, block),
+            SHAPE,
+            TILE,
+            SCALED,
+            PATCH,
+        )
+    there = (row < sizes.batch) & (o < sizes.outputs)
+    tl.store(at(y, e, row, o), acc.to(y.data.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def reach(x, w, g, basis, sizes, e, row, i0, BLOCK: tl.constexpr, SHAPE: tl.constexpr, TILE: tl.constexpr):
-    """What one block of the functions of BI inputs makes of g: [BB, BI]."""
+def reach(
+    x,
+    w,
+    g,
+    basis,
+    sizes,
+    e,
+    row,
+    i0,
+    k0,
+    COUNT: tl.constexpr,
+    SHAPE: tl.constexpr,
+    TILE: tl.constexpr,
+    PATCH: tl.constexpr,
+):
+    """What functions k0 .. k0 + COUNT - 1 of BI inputs make of g: [BB, BI]."""
     BB: tl.constexpr = TILE.rows
     BI: tl.constexpr = TILE.inputs
     BO: tl.constexpr = TILE.outputs
-    K0: tl.constexpr = block_begin(SHAPE.size, TILE, BLOCK)
-    COUNT: tl.constexpr = block_count(SHAPE.size, TILE, BLOCK)
     c = tl.arange(0, COUNT * BI)[None, :]
     acc = tl.zeros([BB, COUNT * BI], basis.knots.dtype.element_ty)
     for o0 in range(0, sizes.outputs, BO):
         o = o0 + tl.arange(0, BO)
-        right = load_w(w, sizes, i0 + c % BI, K0 + c // BI, o[:, None], SHAPE.size)
-        acc = multiplied(load_g(g, sizes, e, row, o[None, :]), right, acc, TILE)
+        right = load_w(w, sizes, i0 + c % BI, k0 + c // BI, o[:, None], SHAPE.size)
+        acc = multiplied(load_g(g, sizes, e, row, o[None, :], PATCH), right, acc, TILE)
     i = i0 + tl.arange(0, BI)[None, :]
-    first, table, phi = met(x, x, basis, ends_of(basis, SHAPE), sizes, e, row, i, SHAPE, False)
-    parts = functions(first, table, phi, rows_held(basis, K0, COUNT, SHAPE), K0, COUNT, SHAPE)
+    first, table, phi = met(x, x, basis, ends_of(basis, SHAPE), sizes, e, row, i, SHAPE)
+    parts = functions(first, table, phi, rows_held(basis, k0, COUNT, SHAPE), k0, COUNT, SHAPE)
     return tl.sum(tl.reshape(side_by_side(parts) * acc, (BB, COUNT, BI)), 1)
 
 
 @triton.jit
-def sum_outputs_dense(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr):
+def sum_outputs_dense(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr, PATCH: tl.constexpr):
     """r: a tile of rows x inputs: g times coefficients, for each function; then times the functions."""
     BB: tl.constexpr = TILE.rows
     BI: tl.constexpr = TILE.inputs
+    COUNT: tl.constexpr = TILE.functions
     row_tiles, in_tiles = tl.cdiv(sizes.batch, BB), tl.cdiv(sizes.inputs, BI)
     pid = tl.program_id(0)
     e, pid = pid // (row_tiles * in_tiles), pid % (row_tiles * in_tiles)
@@ -200,16 +260,42 @@ def sum_outputs_dense(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.co
     i0 = pid // row_tiles * BI
     w += e.to(tl.int64) * sizes.inputs * SHAPE.size * sizes.outputs
     total = tl.zeros([BB, BI], basis.knots.dtype.element_ty)
-    for block in tl.static_range(block_number(SHAPE.size, TILE)):
-        total += reach(x, w, g, basis, sizes, e, row, i0, block, SHAPE, TILE)
+    for block in range(SHAPE.size // COUNT):
+        total += reach(x, w, g, basis, sizes, e, row, i0, block * COUNT, COUNT, SHAPE, TILE, PATCH)
+    for block in tl.static_range(rest_number(SHAPE.size, TILE)):
+        total += reach(
+            x,
+            w,
+            g,
+            basis,
+            sizes,
+            e,
+            row,
+            i0,
+            rest_begin(SHAPE.size, TILE, block),
+            rest_count(SHAPE.size, TILE, block),
+            SHAPE,
+            TILE,
+            PATCH,
+        )
     i = i0 + tl.arange(0, BI)[None, :]
-    at_r = r + (e.to(tl.int64) * sizes.batch + row) * sizes.inputs + i
-    tl.store(at_r, total.to(r.dtype.element_ty), mask=(row < sizes.batch) & (i < sizes.inputs))
+    there = (row < sizes.batch) & (i < sizes.inputs)
+    tl.store(at(r, e, row, i), total.to(r.data.dtype.element_ty), mask=there)
 
 
 @triton.jit
 def sum_batch_dense(
-    x, g, s, v, basis, sizes, parts, SHAPE: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr
+    x,
+    g,
+    s,
+    v,
+    basis,
+    sizes,
+    parts,
+    SHAPE: tl.constexpr,
+    TILE: tl.constexpr,
+    SCALED: tl.constexpr,
+    PATCH: tl.constexpr,
 ):
     """v [parts, E, I, K, O]: a tile of inputs x functions x outputs, summed over one part of the rows."""
     BB: tl.constexpr = TILE.rows
@@ -232,14 +318,13 @@ def sum_batch_dense(
     acc = tl.zeros([BO, COUNT * BI], COMPUTE)
     for row0 in range(part * share, tl.minimum((part + 1) * share, sizes.batch), BB):
         row = row0 + tl.arange(0, BB)[:, None]
-        first, table, phi = met(x, s, basis, ends, sizes, e, row, i, SHAPE, SCALED)
+        first, table, phi = met(x, s, basis, ends, sizes, e, row, i, SHAPE, SCALED, PATCH)
         right = side_by_side(functions(first, table, phi, numbers, k0, COUNT, SHAPE))
         left = tl.trans(load_g(g, sizes, e, row, o[None, :]))
         acc = multiplied(left, right, acc, TILE)
     c = tl.arange(0, COUNT * BI)[None, :]
     k, of = k0 + c // BI, i0 + c % BI
     groups = tl.num_programs(0) // (GROUPS * out_tiles * in_tiles * parts)
-    edge = (part.to(tl.int64) * groups + e) * sizes.inputs + of
-    at_v = v + (edge * K + k) * sizes.outputs + o[:, None]
+    v += (part.to(tl.int64) * groups + e) * sizes.inputs * K * sizes.outputs
     there = (of < sizes.inputs) & (k < K) & (o[:, None] < sizes.outputs)
-    tl.store(at_v, acc.to(v.dtype.element_ty), mask=there)
+    tl.store(v + edge(sizes, of, k, o[:, None], K, PATCH), acc.to(v.dtype.element_ty), mask=there)

@@ -33,7 +33,7 @@ def sum_inputs_gather(
         begin = w + (i.to(tl.int64) * K + first) * sizes.outputs + o
         for j in range(N):
             coefficient = tl.load(begin + j * sizes.outputs, mask=there & (o < sizes.outputs), other=0.0)
-            acc += value(phi, table, (), 0, j, False, SHAPE) * coefficient.to(COMPUTE)
+            acc += value(phi, table, (), 0, j, SHAPE) * coefficient.to(COMPUTE)
     total = tl.sum(acc, 0)[None, :]
     groups = tl.num_programs(0) // (out_tiles * parts * sizes.batch)
     at_y = y + ((part.to(tl.int64) * groups + e) * sizes.batch + row) * sizes.outputs + o
@@ -53,7 +53,7 @@ def sum_outputs_gather(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.c
     i, pid = pid % in_tiles * BI + tl.arange(0, BI)[:, None], pid // in_tiles
     row, e = pid % sizes.batch, pid // sizes.batch
     there = i < sizes.inputs
-    first, table, phi = met(x, x, basis, ends_of(basis, SHAPE), sizes, e, row, i, SHAPE, False)
+    first, table, phi = met(x, x, basis, ends_of(basis, SHAPE), sizes, e, row, i, SHAPE)
     w += e.to(tl.int64) * sizes.inputs * K * sizes.outputs
     begin = w + (i.to(tl.int64) * K + first) * sizes.outputs
     acc = tl.zeros([BI, BO], COMPUTE)
@@ -64,7 +64,7 @@ def sum_outputs_gather(x, w, g, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.c
         function = tl.zeros([BI, BO], COMPUTE)
         for j in range(N):
             coefficient = tl.load(begin + j * sizes.outputs + o, mask=there & inside, other=0.0)
-            function += value(phi, table, (), 0, j, False, SHAPE) * coefficient.to(COMPUTE)
+            function += value(phi, table, (), 0, j, SHAPE) * coefficient.to(COMPUTE)
         acc += function * cotangent
     at_r = r + (e.to(tl.int64) * sizes.batch + row) * sizes.inputs + i
     tl.store(at_r, tl.sum(acc, 1)[:, None].to(r.dtype.element_ty), mask=there)

@@ -1,5 +1,7 @@
-"""What launches the kernels: the three contractions, with the names and the contract of reference.py."""
+"""What launches the kernels: the three contractions, as reference.py names them, and convolutions by them."""
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -8,10 +10,12 @@ import torch
 import triton
 from torch import Tensor
 
+from high_order_fused.geometry import Geometry
 from high_order_fused.operands import Operands
 
 from .basis import Basis, Shape
 from .choice import Choice, chosen
+from .patches import Axis, Patch
 from .tiles import Rows, Sizes
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
@@ -19,70 +23,163 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_inputs."""
-    call = _call("sum_inputs", x, w.shape[3], w.dtype, basis)
-    y = call.partial(w, (x.shape[0], call.sizes.batch, call.sizes.outputs))
-    if y.numel() == 0 or call.sizes.inputs == 0:
-        return w.new_zeros(y.shape[1:])
-    _launch(call, x, w=_read(w.contiguous()), s=_rows(x if s is None else s), y=y, SCALED=s is not None)
-    return _whole(y, w.dtype)
+    shape = (x.shape[0], x.shape[1], w.shape[3])
+    if 0 in shape or x.shape[2] == 0:
+        return w.new_zeros(shape)
+    call = _call("sum_inputs", x, w.shape[3], w.dtype, basis, s is not None)
+    return call.result("y", w, shape, x=_rows(x), w=_read(w.contiguous()), s=_rows(x if s is None else s))
 
 
 def sum_outputs(x: Tensor, w: Tensor, g: Tensor, basis: Operands) -> Tensor:
     """As reference.sum_outputs."""
-    factor = w.dtype if w.dtype == g.dtype else basis.knots.dtype
-    call = _call("sum_outputs", x, w.shape[3], factor, basis)
-    r = call.partial(x, tuple(x.shape))
-    if r.numel() == 0 or call.sizes.outputs == 0:
+    if x.numel() == 0 or w.shape[3] == 0:
         return x.new_zeros(x.shape)
-    _launch(call, x, w=_read(w.contiguous()), g=_rows(g), r=r)
-    return _whole(r, x.dtype)
+    call = _call("sum_outputs", x, w.shape[3], _factor(w, g, basis), basis)
+    return call.result("r", x, tuple(x.shape), x=_rows(x), w=_read(w.contiguous()), g=_rows(g))
 
 
 def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_batch."""
-    call = _call("sum_batch", x, g.shape[2], g.dtype, basis)
-    v = call.partial(g, (x.shape[0], call.sizes.inputs, call.shape.size, call.sizes.outputs))
-    if v.numel() == 0 or call.sizes.batch == 0:
-        return g.new_zeros(v.shape[1:])
-    _launch(call, x, g=_rows(g), s=_rows(x if s is None else s), v=v, SCALED=s is not None)
-    return _whole(v, g.dtype)
+    shape = (x.shape[0], x.shape[2], basis.layout.size, g.shape[2])
+    if 0 in shape or x.shape[1] == 0:
+        return g.new_zeros(shape)
+    call = _call("sum_batch", x, g.shape[2], g.dtype, basis, s is not None)
+    return call.result("v", g, shape, x=_rows(x), g=_rows(g), s=_rows(x if s is None else s))
+
+
+def conv(x: Tensor, w: Tensor, basis: Operands, integers: Sequence[int]) -> Tensor:
+    """As backends.Backend says: the form, rows the places of y, inputs the channels and taps."""
+    geometry, groups = Geometry.of(integers), w.shape[0]
+    shape = (x.shape[0], groups * w.shape[4], *geometry.size)
+    if 0 in shape or x.numel() == 0:
+        return w.new_zeros(shape)
+    call = _conv_call("sum_inputs", x, w, shape, w.dtype, basis, geometry)
+    images = _images(x, groups)
+    return call.result("y", w, shape, x=images, w=_read(w.contiguous()), s=images)
+
+
+def conv_gradients(
+    g: Tensor, x: Tensor, w: Tensor, basis: Operands, integers: Sequence[int], of_x: bool, of_w: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """As backends.Backend says: of x over its pixels and all taps' outputs, of w over the places of g."""
+    geometry, groups = Geometry.of(integers), w.shape[0]
+    if 0 in (x.numel(), w.numel(), g.numel()):
+        return x.new_zeros(x.shape) if of_x else None, w.new_zeros(w.shape) if of_w else None
+    images, cotangents = _images(x, groups), _images(g, groups)
+    shape, factor = tuple(g.shape), _factor(w, g, basis)
+    slope = v = None
+    if of_x:
+        call = _conv_call("sum_outputs", x, w, shape, factor, basis.derivative(), geometry)
+        slope = call.result("r", x, tuple(x.shape), x=images, w=_read(w.contiguous()), g=cotangents)
+    if of_w:
+        call = _conv_call("sum_batch", x, w, shape, factor, basis, geometry)
+        v = call.result("v", w, tuple(w.shape), x=images, g=cotangents, s=images)
+    return slope, v
 
 
 def choice(contraction: str, x: Tensor, outputs: int, factor: torch.dtype, basis: Operands) -> Choice:
     """What the cost model says of a contraction of x [E, B, I], whose factors are stored in `factor`."""
-    return _call(contraction, x, outputs, factor, basis).how
+    return _call(contraction, x, outputs, factor, basis).how()
 
 
-class _Call(NamedTuple):
-    """A contraction that is to be launched: how, and what all kernels are told."""
+class Call(NamedTuple):
+    """A contraction with factors stored in `factor`; x: of its dtype and device; scaled: with s."""
 
-    how: Choice
+    contraction: str
+    groups: int
     sizes: Sizes
-    shape: Shape
-    basis: Basis
+    x: Tensor
+    factor: torch.dtype
+    basis: Operands
+    scaled: bool = False
+    patch: Patch | None = None
 
-    def partial(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Room for the parts of a result of this shape, in the dtype of `like` if there is one part alone."""
-        dtype = like.dtype if self.how.parts == 1 else self.basis.knots.dtype
-        return like.new_empty(self.how.parts, *shape, dtype=_computable(dtype))
+    def how(self) -> Choice:
+        """What the cost model says, given what was seen of the compiled code."""
+        return chosen(
+            self.contraction,
+            self.groups,
+            self.sizes,
+            _shape(self.basis),
+            _computable(self.factor),
+            _processors(self.x.device),
+            _spilled.get(self._kind(), ()),
+            images=self.patch is not None,
+        )
+
+    def result(self, name: str, like: Tensor, shape: tuple[int, ...], **others: Any) -> Tensor:
+        """The result of this shape in the dtype of `like`, which the kernel calls by this name.
+
+        Where the code of a tile turns out to spill, a smaller one takes its place, from this call on.
+        """
+        while True:
+            how = self.how()
+            dtype = like.dtype if how.parts == 1 else self.basis.knots.dtype
+            parts = like.new_empty(how.parts, *shape, dtype=_computable(dtype))
+            room: Any = parts
+            if how.kernel in ("sum_inputs_dense", "sum_outputs_dense"):
+                room = _rows(parts[0]) if self.patch is None else _images(parts[0], self.groups)
+            compiled = self._launch(how, **{name: room}, **others)
+            if not getattr(compiled, "n_spills", 0):
+                return _whole(parts, like.dtype)
+            _spilled.setdefault(self._kind(), set()).add(how._replace(parts=1))
+            if self.how() == how:  # there is no smaller one
+                return _whole(parts, like.dtype)
+
+    def _kind(self) -> tuple[Any, ...]:
+        """What code is compiled for, besides a choice."""
+        return _shape(self.basis), self.x.dtype, self.factor, self.scaled, self.patch, self.x.device
+
+    def _launch(self, how: Choice, **others: Any) -> Any:
+        basis, kernel, shape = self.basis, how.function, _shape(self.basis)
+        for name, constant in (("parts", how.parts), ("SCALED", self.scaled), ("PATCH", self.patch)):
+            if name in kernel.arg_names:
+                others[name] = constant
+        pointers = Basis(basis.domain, basis.knots, basis.tables[basis.layout.order], basis.start)
+        others |= {"num_warps": how.warps, "num_stages": how.stages, "SHAPE": shape, "TILE": how.tile}
+        grid = (programs(how, self.groups, self.sizes, shape),)
+        with nullcontext() if self.x.device.type == "cpu" else torch.cuda.device(self.x.device):
+            return kernel[grid](basis=pointers, sizes=self.sizes, **others)
 
 
-def _call(contraction: str, x: Tensor, outputs: int, factor: torch.dtype, basis: Operands) -> _Call:
-    sizes, shape = Sizes(*x.shape[1:], outputs), _shape(basis)
-    how = chosen(contraction, x.shape[0], sizes, shape, _computable(factor), _processors(x.device))
-    pointers = Basis(basis.domain, basis.knots, basis.tables[basis.layout.order], basis.start)
-    return _Call(how, sizes, shape, pointers)
+_spilled: dict[tuple[Any, ...], set[Choice]] = {}
 
 
-def _launch(call: _Call, x: Tensor, **others: Any) -> None:
-    how, sizes, shape, basis = call
-    kernel = how.function
-    if "parts" in kernel.arg_names:
-        others["parts"] = how.parts
-    options = {"num_warps": how.warps, "num_stages": how.stages}
-    with nullcontext() if x.device.type == "cpu" else torch.cuda.device(x.device):
-        grid = (programs(how, x.shape[0], sizes, shape),)
-        kernel[grid](x=_rows(x), basis=basis, sizes=sizes, SHAPE=shape, TILE=how.tile, **others, **options)
+def _call(
+    contraction: str, x: Tensor, outputs: int, factor: torch.dtype, basis: Operands, scaled: bool = False
+) -> Call:
+    """Of x [E, B, I]."""
+    groups, *rows = x.shape
+    return Call(contraction, groups, Sizes(*rows, outputs), x, factor, basis, scaled)
+
+
+def _conv_call(
+    contraction: str,
+    x: Tensor,
+    w: Tensor,
+    y_shape: tuple[int, ...],
+    factor: torch.dtype,
+    basis: Operands,
+    geometry: Geometry,
+) -> Call:
+    """Of x [N, G C, *image] and w [G, C, K, T, O]: rows are places of y, for the gradient of x those of x."""
+    groups, channels, _, taps, outputs = w.shape
+    own, other, patch = y_shape[2:], tuple(x.shape[2:]), patch_of(geometry)
+    columns = channels * taps, outputs
+    if contraction == "sum_outputs":
+        own, other, patch = other, own, patch.inverse()
+        columns = channels, taps * outputs
+    sizes = Sizes(x.shape[0] * math.prod(own), *columns, *own, *other)
+    return Call(contraction, groups, sizes, x, factor, basis, False, patch)
+
+
+def patch_of(geometry: Geometry) -> Patch:
+    """What the taps of a convolution reach of x from the places of y."""
+    axes = []
+    for taps, stride, before, dilation, _ in zip(*geometry[:5], strict=True):
+        axis = Axis(taps, stride, dilation, -before, 1)
+        axes.append(Axis(taps, 1, -dilation, before, stride) if geometry.transposed else axis)
+    return Patch(*axes)
 
 
 def programs(how: Choice, groups: int, sizes: Sizes, shape: Shape) -> int:
@@ -112,6 +209,18 @@ def _read(t: Tensor) -> Tensor:
 def _rows(t: Tensor) -> Rows:
     t = _read(t)
     return Rows(t, *t.stride())
+
+
+def _images(t: Tensor, groups: int) -> Rows:
+    """[N, groups * columns, *image], the places of an image adjacent."""
+    t = _read(t.contiguous())
+    plane = math.prod(t.shape[2:])
+    return Rows(t, t.shape[1] // groups * plane, t.shape[1] * plane, plane, plane)
+
+
+def _factor(w: Tensor, g: Tensor, basis: Operands) -> torch.dtype:
+    """What w and g are multiplied in."""
+    return w.dtype if w.dtype == g.dtype else basis.knots.dtype
 
 
 def _whole(parts: Tensor, dtype: torch.dtype) -> Tensor:
