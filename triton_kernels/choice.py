@@ -79,11 +79,12 @@ def chosen(
         "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
     )
     tiles = _without(spilled, _dense(contraction, shape, dtype, precision, images))
+    hopeless = tiles in spilled  # down to the smallest
     if contraction == "sum_batch":
         return _sum_batch(groups, sizes, shape, tiles, processors)
     padded = -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
     cost = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
-    cheaper = shape.size > MOST_FUNCTIONS or cost < padded * shape.size
+    cheaper = hopeless or shape.size > MOST_FUNCTIONS or cost < padded * shape.size
     if images:
         return tiles
     if _preferred == "gather" or (cheaper and _preferred != "dense"):
@@ -116,9 +117,13 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str, i
         if by_batch:
             rows = 64 if held else 32
         if by_outputs and not held:
-            rows = 64
+            rows, functions = 64, 4
     if shape.m > 8:
         rows, functions = min(rows, 32 if precision == "ieee" else 64), min(functions, 4)
+        if dtype == torch.float64:
+            inputs, functions = 16, 1
+        elif precision == "ieee" and by_outputs:
+            functions = 1
     if images and by_outputs:  # every number of g has an address of its own
         rows, outputs = min(rows, 32 if precision == "ieee" else 64), 64 if precision == "16 bits" else 32
         functions = min(functions, 4)
