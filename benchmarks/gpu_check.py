@@ -23,7 +23,13 @@ from .cases import GPU_CASES
 from .runner import Settings, measure
 from .stamp import stamp, today
 
-RESULTS = ("tests/test_conformance.py", "tests/test_golden.py", "tests/test_triton.py", "tests/test_gpu.py")
+RESULTS = (
+    "tests/test_conformance.py",
+    "tests/test_golden.py",
+    "tests/test_triton.py",
+    "tests/test_gpu.py",
+    "tests/test_conv_kernels.py",
+)
 SANITIZED = "ragged or (test_every_kernel and (spline or fourier) and float32)"
 PROCESSES = 12  # of pytest, side by side: compilation takes most of its time
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import high_order_fused as hof
+from high_order_fused.geometry import Geometry
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="interpreted kernels are not compiled")
@@ -66,7 +67,13 @@ EVERY = [
 FURTHER = [case for case in itertools.product(OTHERS, TYPES, KERNELS, TARGETS, [False]) if case[2][1] > 1]
 
 
-def check(base, name, kernel, target, scaled):
+PATCH = None
+if not triton.knobs.runtime.interpret:
+    PATCH = launch.patch_of(Geometry((3, 3, 1), (2, 1, 1), (1, 1, 0), (1, 2, 1), (28, 28, 1)))
+CONVOLUTIONS = [case for case in itertools.product(BASES, TYPES, KERNELS[2:], TARGETS) if case[0] != "knots"]
+
+
+def check(base, name, kernel, target, scaled=False, patch=None):
     dtype, precision = TYPES[name]
     contraction, batch = kernel
     compute = torch.float64 if dtype == torch.float64 else torch.float32
@@ -75,12 +82,13 @@ def check(base, name, kernel, target, scaled):
     before, spilled, found = torch.get_float32_matmul_precision(), set(), None
     torch.set_float32_matmul_precision(precision)
     try:
-        while found is None or (found.spilled and (scaled or base in OTHERS)):
-            how = choice.chosen(contraction, 1, Sizes(batch, 256, 256), shape, dtype, 132, spilled)
+        while found is None or (found.spilled and (scaled or patch or base in OTHERS)):
+            sizes, images = Sizes(batch, 256, 256), patch is not None
+            how = choice.chosen(contraction, 1, sizes, shape, dtype, 132, spilled, images)
             if how._replace(parts=1) in spilled:
                 break  # there is no smaller one
             spilled.add(how._replace(parts=1))
-            found = ahead.read(how, shape, dtype, target, scaled)
+            found = ahead.read(how, shape, dtype, target, scaled, patch)
     finally:
         torch.set_float32_matmul_precision(before)
     assert found.spilled == 0, f"{how} and {len(spilled) - 1} larger ones"
@@ -107,6 +115,21 @@ def test_sample(base, name, kernel, target, scaled):
 @pytest.mark.parametrize(NAMES, EVERY + FURTHER)
 def test_every_choice(base, name, kernel, target, scaled):
     check(base, name, kernel, target, scaled)
+
+
+def check_convolution(base, name, kernel, target):
+    check(base, name, kernel, target, patch=PATCH.inverse() if kernel[0] == "sum_outputs" else PATCH)
+
+
+@pytest.mark.parametrize(NAMES[:4], CONVOLUTIONS[::37])
+def test_sample_of_convolutions(base, name, kernel, target):
+    check_convolution(base, name, kernel, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(NAMES[:4], CONVOLUTIONS)
+def test_every_choice_of_convolutions(base, name, kernel, target):
+    check_convolution(base, name, kernel, target)
 
 
 def test_the_sample_meets_everything():
