@@ -150,10 +150,14 @@ _triton = hof.backends()["triton"]
 TRITON = pytest.mark.skipif(not _triton.available, reason=f"triton: {_triton.detail}")
 
 
+SMALL = [(base, shape) for base in ("continuous", "fourier", "knots") for shape in ("small", "outside")]
+SMALL += [("continuous", "missed")]
+SMALL += [("polynomial-linear", shape) for shape in SHAPES if shape not in ("bands", "many")]
+
+
 @TRITON
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("bands", "many")])
-@pytest.mark.parametrize("base", ["continuous", "polynomial-linear", "fourier", "knots"])
+@pytest.mark.parametrize(("base", "shape"), SMALL)
 def test_triton(base, shape, transposed):
     for dtype in (torch.float32, torch.float64) if base == "continuous" else (torch.float32,):
         made = operands(BASES[base](), shape, transposed, dtype)
