@@ -26,9 +26,14 @@ def table(result: dict[str, Any], name: str) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     ours = next(entry for entry in result["cases"][0]["contenders"] if entry["name"] == "ours")
     gemm = [entry["gemm_gflops"] for entry in result["cases"]]
+    memory = (
+        ", and peak memory of a step after the first (our threads "
+        "keep scratch of a MiB or so each, not counted)"
+        if result["settings"]["memory"]
+        else ""
+    )
     note = (
-        "Forward + backward, medians in alternation, and peak memory of a step after the first (our threads "
-        "keep scratch of a MiB or so each, not counted); rivals as multiples of ours. "
+        f"Forward + backward, medians in alternation{memory}; rivals as multiples of ours. "
         f"{machine(result['stamp'])}, {label(ours)}; a shared machine, "
         f"whose own matrix product ran at {min(gemm):.0f} to "
         f"{max(gemm):.0f} GFLOP/s meanwhile. Source: benchmarks/results/{name}"
@@ -45,15 +50,19 @@ def insert(text: str, content: str, what: str = "measured") -> str:
 def _row(entry: dict[str, Any], rivals: list[str]) -> list[str]:
     contenders = {contender["name"]: contender for contender in entry["contenders"]}
     ours = contenders["ours"]
-    mine = f"{figure(ours['forward_backward']['median_ms'])} ms, {peak_text(ours)} MiB"
+    mine = f"{figure(ours['forward_backward']['median_ms'])} ms"
+    if "memory" in ours:
+        mine += f", {peak_text(ours)} MiB"
     cells = [f"{entry['case']['kind']}, {', '.join(shape(entry['case']))}", mine]
     for rival in rivals:
         found = contenders.get(rival, {})
         if "forward_backward" not in found:
             cells.append("")
             continue
-        memory, base = found["memory"]["peak_mib"], ours["memory"]["peak_mib"]
-        more = f", {figure(memory / base)}x MiB" if memory and base and peak_text(ours)[0] != "<" else ""
+        more = ""
+        if "memory" in found:
+            memory, base = found["memory"]["peak_mib"], ours["memory"]["peak_mib"]
+            more = f", {figure(memory / base)}x MiB" if memory and base and peak_text(ours)[0] != "<" else ""
         cells.append(f"{figure(found['forward_backward']['ratio_to_ours'])}x{more}")
     return cells
 

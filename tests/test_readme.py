@@ -11,9 +11,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_measured_table_is_the_one_of_its_source():
-    source = ROOT / re.search(r"Source: (benchmarks/results/\S+\.json)", README)[1]
-    assert insert(README, table(json.loads(source.read_text()), source.name)) == README
+def test_the_measured_tables_are_those_of_their_sources():
+    names = re.findall(r"Source: benchmarks/results/(\S+\.json)", README)
+    for name, what in zip(names, ("measured", "measured layers"), strict=True):
+        result = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+        assert insert(README, table(result, name), what) == README
 
 
 def test_the_measured_rates_are_those_of_their_source():
