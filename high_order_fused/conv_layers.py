@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import bases, init
 from .basis import Basis
+from .basis_layer import BasisLayer
 from .checks import choice, count
 from .convolution import Sizes, one_each
 from .functional import conv, conv_product, conv_transpose
@@ -17,7 +18,7 @@ from .sums import make_periodic, peer_piecewise
 ConvNd = nn.modules.conv._ConvNd
 
 
-class _Conv(nn.Module):
+class _Conv(BasisLayer):
     """Coefficients `weight` [in / groups, K, *kernel, out]; every link begins as a random constant."""
 
     axes: int
@@ -32,15 +33,14 @@ class _Conv(nn.Module):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels = (
-            count("in_channels", in_channels),
-            count("out_channels", out_channels),
-        )
-        if count("groups", groups) and (in_channels % groups or out_channels % groups):
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
+        for name, size in sizes.items():
+            count(name, size)
+        if in_channels % groups or out_channels % groups:
             raise ValueError(f"groups: got {groups}, needs to divide {in_channels} and {out_channels}")
-        kernel = one_each("kernel_size", kernel_size, self.axes)
-        self.kernel_size, self.basis, self.groups = kernel, basis, groups
+        super().__init__(basis, in_channels // groups)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        kernel = self.kernel_size = one_each("kernel_size", kernel_size, self.axes)
         shape = (in_channels // groups, basis.size, *kernel, out_channels)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters()

@@ -23,6 +23,13 @@ _STRATEGIES = (
     "rows (about a row a segment or less): coefficients in the order they lie in",
 )
 
+_WHOLE = {
+    "product": "row by row, the product of a block of outputs in registers",
+    "product_gradients": "row by row, inputs forth for the products before each, and back for those behind",
+    "conv": "pixels sorted by segment pass by a window of neighbouring taps in registers",
+    "conv_gradients": "the same pixels for both, parts of the channels and of the images",
+}
+
 
 def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
     """As reference.sum_inputs."""
@@ -150,6 +157,8 @@ def _contract(
 
 def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
     """Strategy and tiles of a contraction of x and w, in words; the cost model is csrc/cpu/choice.h."""
+    if contraction in _WHOLE:
+        return _WHOLE[contraction]
     together = contraction == "gradients"  # cut as sum_batch is
     number = ("sum_inputs", "sum_outputs", "sum_batch").index("sum_batch" if together else contraction)
     narrow = w.dtype not in _NATIVE

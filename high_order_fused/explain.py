@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from . import reference
 from .backends import Backend, replaced
 from .operands import Operands
 
 
 class Call(NamedTuple):
-    """One `link` of a module: its sizes, its backend, and how each contraction would run."""
+    """A link, product or convolution of a module: its sizes, its backend, and how each step would run."""
 
     module: str
     backend: str
@@ -61,7 +62,7 @@ def explain(layer: nn.Module, x: Tensor) -> Explanation:
 
 
 def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backend]:
-    """Makes of a backend one that writes down its links before they run."""
+    """Makes of a backend one that writes down its calls before they run."""
 
     def watched(backend: Backend) -> Backend:
         def note(x: Tensor, w: Tensor, basis: Operands, coefficients: str = "read as they lie") -> None:
@@ -71,9 +72,33 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
             note(x, w, basis)
             return backend.sum_inputs(x, w, s, basis)
 
+        def product(x: Tensor, w: Tensor, basis: Operands) -> Tensor:
+            where = names[-1] if names else ""
+            sizes = f"{_rows(x)}, {x.shape[2]} -> {w.shape[3]}, {_functions(w, basis)}"
+            steps = {"output": "product", "both gradients": "product_gradients"}
+            own = backend.product is not reference.product
+            calls.append(_whole(where, backend, sizes, steps, own, x, w, basis))
+            return backend.product(x, w, basis)
+
+        recorder = replace(backend, sum_inputs=sum_inputs, product=product)
+        of_images = backend.conv
+        if of_images is not None:
+
+            def conv(x: Tensor, w: Tensor, basis: Operands, geometry: tuple[int, ...]) -> Tensor:
+                where = names[-1] if names else ""
+                side = "x".join(map(str, x.shape[2:]))
+                channels, outputs = w.shape[0] * w.shape[1], w.shape[0] * w.shape[4]
+                sizes = f"{len(x)} images of {side}, {channels} -> {outputs} channels, {w.shape[3]} taps"
+                steps = {"output": "conv", "both gradients": "conv_gradients"}
+                sizes = f"{sizes}, {_functions(w, basis)}"
+                calls.append(_whole(where, backend, sizes, steps, True, x, w, basis))
+                assert of_images is not None
+                return of_images(x, w, basis, geometry)
+
+            recorder = replace(recorder, conv=conv)
         whole = backend.link
         if whole is None:
-            return replace(backend, sum_inputs=sum_inputs)
+            return recorder
 
         def link(x: Tensor, weight: Tensor, gain: Tensor | None, basis: Operands) -> tuple[Tensor, Tensor]:
             rows, w = (x, weight) if x.dim() == 3 else (x.unsqueeze(0), weight.unsqueeze(0))
@@ -84,7 +109,7 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
             note(rows, w, basis, packed)
             return whole(x, weight, gain, basis)
 
-        return replace(backend, sum_inputs=sum_inputs, link=link)
+        return replace(recorder, link=link)
 
     return watched
 
@@ -92,12 +117,7 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
 def _described(
     module: str, backend: Backend, x: Tensor, w: Tensor, basis: Operands, coefficients: str
 ) -> Call:
-    groups, batch, inputs = x.shape
-    size, n = w.shape[2], basis.tables.shape[-2]
-    sizes = (
-        f"{f'{groups} groups of ' if groups > 1 else ''}{batch} rows, {inputs} -> {w.shape[3]}, "
-        f"{n} of {size} functions at a point, {str(w.dtype).removeprefix('torch.')}"
-    )
+    sizes = f"{_rows(x)}, {x.shape[2]} -> {w.shape[3]}, {_functions(w, basis)}"
     steps = {"coefficients": coefficients}
     for name, contraction in _STEPS.items():
         how = backend.choice(contraction, x, w, basis) if backend.choice else "as written in reference.py"
@@ -105,3 +125,33 @@ def _described(
     if backend.link and backend.choice:
         steps["both gradients"] = f"gradients, {backend.choice('gradients', x, w, basis)}"
     return Call(module, f"{backend.name} ({backend.detail})", sizes, steps)
+
+
+def _whole(
+    module: str,
+    backend: Backend,
+    sizes: str,
+    steps: dict[str, str],
+    own: bool,
+    x: Tensor,
+    w: Tensor,
+    basis: Operands,
+) -> Call:
+    """A call that is one kernel; own: the backend has it."""
+    hows = {}
+    for name, function in steps.items():
+        how = (
+            backend.choice(function, x, w, basis) if own and backend.choice else "as written in reference.py"
+        )
+        hows[name] = f"{function}, {how}"
+    return Call(module, f"{backend.name} ({backend.detail})", sizes, hows)
+
+
+def _rows(x: Tensor) -> str:
+    groups, batch, _ = x.shape
+    return f"{f'{groups} groups of ' if groups > 1 else ''}{batch} rows"
+
+
+def _functions(w: Tensor, basis: Operands) -> str:
+    n = basis.tables.shape[-2]
+    return f"{n} of {w.shape[2]} functions at a point, {str(w.dtype).removeprefix('torch.')}"

@@ -9,6 +9,11 @@ from torch import Tensor
 from .backends import Backend, missing, register
 from .operands import Operands
 
+_WHOLE = {
+    "conv": "dense tiles over places of the output, the taps as inputs",
+    "conv_gradients": "dense tiles over pixels, the taps as outputs, and over places of the output",
+}
+
 
 def _found() -> str | None:
     """Why there is no Triton backend, or None."""
@@ -31,6 +36,8 @@ def transpose(matrix: Tensor) -> Tensor:
 
 def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
     """Kernel and tile of a contraction of x and w, in words; the cost model is triton_kernels/choice.py."""
+    if contraction in _WHOLE:
+        return _WHOLE[contraction]
     how = launch.choice(contraction, x, w.shape[-1], w.dtype, basis)
     tile = how.tile
     kind = "gather (the coefficients met, by index)"

@@ -209,6 +209,9 @@ def test_our_layers(axes):
     twin = getattr(hof, f"HighOrderConv{axes}d")(4, 6, 3, BASIS, padding=1, groups=2)
     twin.load_state_dict(layer.state_dict())
     assert torch.equal(twin(x), layer(x)) and layer(x).shape == (2, 6, *(5,) * axes)
+    other = hof.bases.piecewise_lagrange(3, 4, (-2.0, 2.0))
+    with pytest.raises(ValueError, match="state dict: got coefficients of"):
+        getattr(hof, f"HighOrderConv{axes}d")(4, 6, 3, other, groups=2).load_state_dict(layer.state_dict())
     inner = layer(torch.zeros_like(x))[(0, slice(None), *(2,) * axes)]
     other = layer(0.7 * torch.ones_like(x))[(0, slice(None), *(2,) * axes)]
     assert difference(inner, other) < 1e-5  # constants, to begin with
@@ -219,6 +222,14 @@ def test_our_layers(axes):
 
 def test_bad_arguments():
     x, w = tensors(2, 3, 1)
+    with pytest.raises(TypeError, match="basis: got int, needs a Basis"):
+        hof.HighOrderConv2d(4, 6, 3, 4)
+    with pytest.raises(ValueError, match="basis: got knots for 3 features"):
+        hof.HighOrderConv1d(4, 6, 3, cases.build("bspline-knots-zero"))
+    with pytest.raises(ValueError, match="basis: got knots for 3 features"):
+        conv(x, cases.normal(4, 5, 3, 3, 2), cases.build("bspline-knots-zero"))
+    with pytest.raises(ValueError, match="groups: got 4, needs to divide 4 and 6"):
+        hof.HighOrderConvTranspose2d(4, 6, 3, BASIS, groups=4)
     for arguments, message in (
         ({"stride": 0}, "stride: got 0"),
         ({"padding": (1, 2, 3)}, "padding: got"),

@@ -6,6 +6,7 @@ from torch import nn
 
 import high_order_fused as hof
 from high_order_fused import native
+from high_order_fused.backends import resolve
 
 needs_native = pytest.mark.skipif(native.native_missing() is not None, reason="no compiled library")
 
@@ -84,3 +85,18 @@ def test_it_leaves_no_trace():
     assert torch.equal(layer(x), before) and hof.backends() == backends
     assert not layer._forward_pre_hooks and not layer._forward_hooks
     assert str(hof.explain(nn.Linear(3, 2), x)) == "no call of our kernels"
+
+
+def test_products_and_convolutions():
+    basis = hof.bases.piecewise_lagrange(3, 4)
+    for backend, how in (("auto", "registers"), ("reference", "as written in reference.py")):
+        with hof.use_backend(backend):
+            if backend == "auto" and resolve(torch.rand(1)) != "cpu":
+                continue
+            (call,) = hof.explain(hof.HighOrderProduct(3, 5, basis), torch.rand(7, 3))
+            assert call.sizes.startswith("7 rows, 3 -> 5, 3 of 9 functions") and how in call.steps["output"]
+            net = torch.nn.Sequential(hof.HighOrderConv2d(3, 5, 3, basis), torch.nn.Flatten())
+            (call,) = hof.explain(net, torch.rand(2, 3, 6, 6))
+            assert call.module == "0 (HighOrderConv2d)" and how in call.steps["output"]
+            if backend == "auto":
+                assert call.sizes.startswith("2 images of 6x6x1, 3 -> 5 channels, 9 taps")

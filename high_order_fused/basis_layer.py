@@ -1,0 +1,43 @@
+"""What our own layers share: coefficients in a basis, whose spec their state dicts carry."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .basis import Basis
+
+
+class BasisLayer(nn.Module):
+    """A layer with coefficients `weight` in `basis`; loading those of another basis raises ValueError.
+
+    inputs: the features that meet the basis, which may have knots of its own for each of them.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, basis: Basis, inputs: int) -> None:
+        super().__init__()
+        if not isinstance(basis, Basis):
+            raise TypeError(
+                f"basis: got {type(basis).__name__}, needs a Basis, for example hof.bases.lagrange(4)"
+            )
+        if basis.inputs not in (None, inputs):
+            raise ValueError(f"basis: got knots for {basis.inputs} features, needs one row or {inputs}")
+        self.basis = basis
+
+    def get_extra_state(self) -> Tensor:
+        """The basis's spec as bytes, a tensor, so that every checkpoint format takes it."""
+        return torch.tensor(list(self.basis.spec.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Compare the spec of a checkpoint with this layer's; ValueError if it differs."""
+        spec = bytes(state.tolist()).decode()
+        if spec != self.basis.spec:
+            raise ValueError(f"state dict: got coefficients of {spec}, needs those of {self.basis.spec}")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        spec = state_dict.get(f"{prefix}_extra_state")
+        if spec is not None:
+            self.set_extra_state(spec)  # before any coefficient is overwritten
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
