@@ -21,15 +21,12 @@ def composite(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers
     """By a link of the pixels of some images with the outputs of all taps."""
     geometry = Geometry.of(integers)
     whole = math.prod(x.shape[2:]) * geometry.taps * w.shape[0] * w.shape[-1]
-    coefficients = [
-        (w if len(part.taps) == geometry.taps else w[:, :, :, list(part.taps)]).flatten(3)
-        for part in geometry.phases
-    ]
+    parts = [(part, _coefficients(w, part)) for part in geometry.phases]
     nothing = x.reshape(-1)[:0].sum() + w.reshape(-1)[:0].sum()  # 0 that depends on both
     made = []
     for some in x.split(max(1, _TAP_OUTPUTS // max(1, whole))):
         y = nothing.to(w.dtype).expand(w.shape[0], len(some), *geometry.size, w.shape[-1])
-        for part, own in zip(geometry.phases, coefficients, strict=True):
+        for part, own in parts:
             y = _met(plan, some, part, basis, own, y)
         made.append(y.movedim(0, 1).movedim(-1, 2).flatten(1, 2))  # [images, G O/G, *size]
     return (torch.cat(made) if len(made) > 1 else made[0]).contiguous()
@@ -40,10 +37,16 @@ def _met(plan: Plan, images: Tensor, part: Phase, basis: Basis, w: Tensor, y: Te
     rows = _rows(images, part, len(w))
     if rows.numel() == 0:
         return y
-    taps = evaluate(plan, Link(rows, w.contiguous(), None, None), basis)
+    taps = evaluate(plan, Link(rows, w, None, None), basis)
     taps = taps.unflatten(-1, (len(part.taps), -1))
     placed: Tensor = y + place(taps.flatten(0, 1), part.placement).view_as(y)
     return placed
+
+
+def _coefficients(w: Tensor, part: Phase) -> Tensor:
+    """Those of a phase's taps, as outputs: [G, C/G, K, T O/G], contiguous."""
+    own = w if len(part.taps) == w.shape[3] else w[:, :, :, list(part.taps)]
+    return own.flatten(3).contiguous()
 
 
 def _rows(images: Tensor, part: Phase, groups: int) -> Tensor:
@@ -65,8 +68,7 @@ def product(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers) 
         rows = _rows(x, part, groups)
         if rows.numel() == 0:
             continue
-        own = w[:, :, :, list(part.taps)].flatten(3).contiguous()
-        taps = products.product(plan, rows.flatten(1, -2), own, basis) - 1
+        taps = products.product(plan, rows.flatten(1, -2), _coefficients(w, part), basis) - 1
         taps = taps.view(*rows.shape[:-1], len(part.taps), -1).flatten(0, 1)
         for tap, offset in enumerate(part.placement.offsets):
             placement = part.placement._replace(offsets=(offset,))

@@ -86,16 +86,12 @@ def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
             assert seen[-1].tile.rows == 16 and seen[-1].tile.functions == 1 and len(seen) <= tried
             assert launch.choice("sum_inputs", x, 3, w.dtype, operand) == seen[-1]
     monkeypatch.setattr(launch, "_spilled", {})
-    seen_rows = set()
-    monkeypatch.setattr(
-        launch.Call,
-        "_launch",
-        lambda call, how, **others: (
-            launched(call, how, **others),
-            seen_rows.add(how.tile.rows),
-            types.SimpleNamespace(n_spills=1),
-        )[-1],
-    )
+
+    def always_spilling(call, how, **others):
+        launched(call, how, **others)
+        return types.SimpleNamespace(n_spills=1)
+
+    monkeypatch.setattr(launch.Call, "_launch", always_spilling)
     y = launch.sum_inputs(x, w, None, operand)  # none is small enough: the first it is
     assert difference(y, reference.sum_inputs(x, w, None, operand)) < 1e-5
 
