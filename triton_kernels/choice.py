@@ -124,6 +124,8 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str, i
             inputs, functions = 16, 1
         elif precision == "ieee" and by_outputs:
             functions = 1
+    if images and contraction == "sum_inputs" and dtype == torch.float64 and shape.m <= 8:
+        rows = 32  # of fewer, ptxas settles on 72 registers and spills
     if images and by_outputs:  # every number of g has an address of its own
         rows, outputs = min(rows, 32 if precision == "ieee" else 64), 64 if precision == "16 bits" else 32
         functions = min(functions, 4)
