@@ -46,6 +46,7 @@ test-triton: $(READY) ## Run the tests of results on the Triton kernels, in Trit
 	@echo "==> Triton kernels, interpreted"
 	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --backend triton tests/test_triton.py tests/test_conformance.py tests/test_golden.py \
 		tests/test_conv_kernels.py -k 'not reference and not cpu and not (test_conformance and bfloat16)' $(ARGS)
+	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) tests/test_products.py -k 'triton and not (test_kernels and not float32)' $(ARGS)
 
 # A copy of the tree with sanitized kernels; leaks are Python's own and are not looked for.
 test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-behaviour sanitizers

@@ -144,6 +144,9 @@ GPU_CASES = (
     Case("gpu-fourier-5", "fourier", 8192, 256, 256, n=5),
     Case("gpu-chebyshev-10", "chebyshev", 100, 1000, 1000, n=10),
     Case("gpu-one-row", "continuous", 1, 4096, 4096, n=4, segments=8),
+    Case("gpu-product", "continuous_prod", 2048, 256, 256, n=3, segments=4),
+    _conv("gpu-conv-8", "continuous2d", 128, 64, 64, 56, segments=8),
+    _conv("gpu-conv-polynomial", "polynomial2d", 128, 64, 64, 56),
 )
 
 

@@ -29,6 +29,7 @@ RESULTS = (
     "tests/test_triton.py",
     "tests/test_gpu.py",
     "tests/test_conv_kernels.py",
+    "tests/test_products.py",
 )
 SANITIZED = "ragged or (test_every_kernel and (spline or fourier) and float32)"
 PROCESSES = 12  # of pytest, side by side: compilation takes most of its time

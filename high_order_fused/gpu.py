@@ -1,4 +1,4 @@
-"""The Triton backend: the three contractions on a GPU, or in Triton's interpreter on a CPU."""
+"""The Triton backend: contractions, products, convolutions on a GPU, or in Triton's interpreter on a CPU."""
 
 import os
 from importlib.util import find_spec
@@ -10,6 +10,8 @@ from .backends import Backend, missing, register
 from .operands import Operands
 
 _WHOLE = {
+    "product": "coefficients met, by index, the product in registers",
+    "product_gradients": "products of four inputs at a time, of the others, of each without itself",
     "conv": "dense tiles over places of the output, the taps as inputs",
     "conv_gradients": "dense tiles over pixels, the taps as outputs, and over places of the output",
 }
@@ -60,5 +62,5 @@ else:
         "interpreted" if _interpreted else torch.cuda.get_device_name()
     )
     contractions = (launch.sum_inputs, launch.sum_outputs, launch.sum_batch)
-    convolutions = {"conv": launch.conv, "conv_gradients": launch.conv_gradients}
-    register(Backend("triton", *contractions, _refuses, detail, transpose, choice=choice, **convolutions))
+    wholes = {name: getattr(launch, name) for name in _WHOLE}
+    register(Backend("triton", *contractions, _refuses, detail, transpose, choice=choice, **wholes))

@@ -71,6 +71,13 @@ PATCH = None
 if not triton.knobs.runtime.interpret:
     PATCH = launch.patch_of(Geometry((3, 3, 1), (2, 1, 1), (1, 1, 0), (1, 2, 1), (28, 28, 1)))
 CONVOLUTIONS = [case for case in itertools.product(BASES, TYPES, KERNELS[2:], TARGETS) if case[0] != "knots"]
+PRODUCTS = [
+    (base, name, (kernel, 65536), target)
+    for base, name, kernel, target in itertools.product(
+        {**BASES, **OTHERS}, TYPES, ("product", "product_of_x", "product_of_w"), TARGETS
+    )
+    if name != "tf32"  # no matrix products
+]
 
 
 def check(base, name, kernel, target, scaled=False, patch=None):
@@ -130,6 +137,17 @@ def test_sample_of_convolutions(base, name, kernel, target):
 @pytest.mark.parametrize(NAMES[:4], CONVOLUTIONS)
 def test_every_choice_of_convolutions(base, name, kernel, target):
     check_convolution(base, name, kernel, target)
+
+
+@pytest.mark.parametrize(NAMES[:4], PRODUCTS[::53])
+def test_sample_of_products(base, name, kernel, target):
+    check(base, name, kernel, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(NAMES[:4], PRODUCTS)
+def test_every_choice_of_products(base, name, kernel, target):
+    check(base, name, kernel, target)
 
 
 def test_the_sample_meets_everything():

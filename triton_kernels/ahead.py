@@ -77,11 +77,12 @@ def _source(how: Choice, shape: Shape, dtype: torch.dtype, scaled: bool, patch: 
     pointer = f"*{_NAMES[dtype]}"
     unit = "constexpr" if patch is None else "i32"  # 1, or the places of an image
     rows = Rows(pointer, "i32", "i32", unit, unit)
-    whole = how.kernel.endswith("dense")
+    whole = not how.kernel.endswith("gather")
     types: dict[str, Any] = {
         **dict.fromkeys(("x", "g", "s"), rows),
         **dict.fromkeys(("y", "r"), rows if whole else pointer),
         **dict.fromkeys(("w", "v"), pointer),
+        **dict.fromkeys(("q", "h"), compute),
         "basis": Basis(compute, compute, compute, "*i64"),
         "sizes": Sizes("i32", "i32", "i32", *(unit,) * 6),
         "parts": "i32",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-from . import dense, gather
+from . import dense, gather, product
 from .basis import Shape
 from .tiles import Sizes, Tile
 
@@ -32,7 +32,7 @@ _HALF = (tl.bfloat16, tl.float16)
 
 
 class Choice(NamedTuple):
-    """A kernel of dense.py or gather.py by name, its tile, its launch, the parts its sum is split into."""
+    """A kernel of dense.py, gather.py or product.py, its tile, its launch, the parts its sum is cut into."""
 
     kernel: str
     tile: Tile
@@ -43,7 +43,10 @@ class Choice(NamedTuple):
     @property
     def function(self) -> Any:
         """The kernel itself."""
-        return getattr(dense if self.kernel.endswith("dense") else gather, self.kernel)
+        for home in (dense, gather):
+            if hasattr(home, self.kernel):
+                return getattr(home, self.kernel)
+        return getattr(product, self.kernel)
 
 
 @contextmanager
@@ -75,6 +78,9 @@ def chosen(
     spilled: choices, of one part, whose compiled code was seen to spill registers. images: rows are the
     places of a convolution's images, for which there are no gathers.
     """
+    if contraction.startswith("product"):
+        tiles = _without(spilled, _product(contraction, shape, dtype))
+        return tiles._replace(parts=_product_parts(contraction, groups, sizes, shape, tiles.tile, processors))
     precision = (
         "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
     )
@@ -151,6 +157,8 @@ def _without(spilled: Collection[Choice], how: Choice) -> Choice:
 def smaller(how: Choice) -> Choice | None:
     """The next tile to take where the compiled code spills registers; None after the smallest."""
     tile = how.tile
+    if how.kernel.startswith("product"):
+        return _smaller_product(how)
     if how.kernel.endswith("gather"):
         return how._replace(tile=tile._replace(outputs=tile.outputs // 2)) if tile.outputs > 16 else None
     if tile.rows > (64 if tile.precision == "tf32" or tile.factor in _HALF else 16):
@@ -183,3 +191,45 @@ def _gather_parts(contraction: str, groups: int, sizes: Sizes, tile: Tile, proce
         return 1
     programs = groups * sizes.batch * -(-sizes.outputs // tile.outputs)
     return max(1, min(-(-4 * processors // max(programs, 1)), -(-sizes.inputs // tile.inputs)))
+
+
+def at_once(shape: Shape, dtype: torch.dtype) -> int:
+    """How many inputs' factors are held in registers for the gradients of a product."""
+    return (1 if dtype == torch.float64 else 2) * (1 if shape.m > 8 else 2)
+
+
+def _product(contraction: str, shape: Shape, dtype: torch.dtype) -> Choice:
+    """Few rows, many outputs: what x meets is found once for a row, the coefficients lie side by side."""
+    double = dtype == torch.float64
+    rows, functions = {
+        "product": (4 if double and shape.m > 8 else 8, 1),
+        "product_of_x": (4, 1),
+        "product_of_w": (4, min(4 if double or shape.m > 8 else 8, 1 << (shape.size.bit_length() - 1))),
+    }[contraction]
+    tile = Tile(rows, at_once(shape, dtype), 64, functions, "ieee", _FACTORS[dtype])
+    return Choice(contraction, tile, 4, 1)
+
+
+def _smaller_product(how: Choice) -> Choice | None:
+    tile = how.tile
+    if tile.functions > 1:
+        return how._replace(tile=tile._replace(functions=tile.functions // 2))
+    if tile.rows > 2:
+        return how._replace(tile=tile._replace(rows=tile.rows // 2))
+    if tile.outputs > 16:
+        return how._replace(tile=tile._replace(outputs=tile.outputs // 2))
+    return None
+
+
+def _product_parts(
+    contraction: str, groups: int, sizes: Sizes, shape: Shape, tile: Tile, processors: int
+) -> int:
+    """Of the inputs for the output, of the rows for the gradient of w: what fills the device."""
+    programs, rows = groups * -(-sizes.outputs // tile.outputs), -(-sizes.batch // tile.rows)
+    inputs = -(-sizes.inputs // tile.inputs)
+    if contraction == "product":
+        return max(1, min(-(-2 * processors // max(programs * rows, 1)), inputs))
+    if contraction == "product_of_x":
+        return 1
+    programs *= inputs * -(-shape.size // tile.functions)
+    return max(1, min(-(-2 * processors // max(programs, 1)), -(-rows // 8)))

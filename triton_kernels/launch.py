@@ -1,4 +1,4 @@
-"""What launches the kernels: the three contractions, as reference.py names them, and convolutions by them."""
+"""What launches the kernels: the functions of reference.py by their names, and convolutions."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,10 @@ from high_order_fused.geometry import Geometry
 from high_order_fused.operands import Operands
 
 from .basis import Basis, Shape
-from .choice import Choice, chosen
+from .choice import Choice, at_once, chosen
 from .patches import Axis, Patch
-from .tiles import Rows, Sizes
+from .product import others
+from .tiles import Rows, Sizes, Tile
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
@@ -45,6 +46,51 @@ def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor
         return g.new_zeros(shape)
     call = _call("sum_batch", x, g.shape[2], g.dtype, basis, s is not None)
     return call.result("v", g, shape, x=_rows(x), g=_rows(g), s=_rows(x if s is None else s))
+
+
+def product(x: Tensor, w: Tensor, basis: Operands) -> Tensor:
+    """As reference.product."""
+    shape = (x.shape[0], x.shape[1], w.shape[3])
+    if 0 in shape or x.shape[2] == 0:
+        return w.new_ones(shape)
+    call = _call("product", x, w.shape[3], w.dtype, basis)
+    parts = call.parts("q", w.dtype, shape, x=_rows(x), w=_read(w.contiguous()))
+    return (parts[0] if len(parts) == 1 else parts.prod(0)).to(w.dtype)
+
+
+def product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands) -> tuple[Tensor, Tensor]:
+    """As reference.product_gradients; as many rows at a time as have room for the products of parts."""
+    of_x, of_w = torch.empty_like(x), w.new_zeros(w.shape, dtype=basis.knots.dtype)
+    if 0 in (x.numel(), w.numel()):
+        return of_x.zero_(), of_w.to(w.dtype)
+    groups, batch, inputs = x.shape
+    outputs, w = w.shape[3], w.contiguous()
+    parts = triton.cdiv(inputs, at_once(_shape(basis), _computable(w.dtype)))
+    each = 2 * parts * groups * outputs * basis.knots.element_size()
+    rows = max(1, min(batch, _ROOM // each))
+    for begin in range(0, batch, rows):
+        now = slice(begin, begin + rows)
+        of_x[:, now], part = _product_gradients(g[:, now], x[:, now], w, basis, parts)
+        of_w += part
+    return of_x, of_w.to(w.dtype)
+
+
+_ROOM = 32 * 2**20  # bytes for the products of parts
+
+
+def _product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands, parts: int) -> tuple[Tensor, Tensor]:
+    """Of rows for whose products of parts there is room; that of w in the dtype of the knots."""
+    outputs, dtype = w.shape[3], basis.knots.dtype
+    tensors = {"x": _rows(x), "w": _read(w)}
+    whole = (x.shape[0], x.shape[1], outputs)
+    q = _call("product", x, outputs, w.dtype, basis).parts("q", dtype, whole, count=parts, **tensors)
+    tensors["h"] = h = torch.empty_like(q)
+    grid, tile = (h[0].numel() // outputs * triton.cdiv(outputs, 256),), Tile(1, 1, 256, 1, "ieee", None)
+    with _on(x.device):
+        others[grid](q, _rows(g), h, Sizes(*x.shape[1:], outputs), parts, TILE=tile)
+    of_x = _call("product_of_x", x, outputs, w.dtype, basis).result("r", x, tuple(x.shape), **tensors)
+    of_w = _call("product_of_w", x, outputs, w.dtype, basis).parts("v", dtype, tuple(w.shape), **tensors)
+    return of_x, _whole(of_w, dtype)
 
 
 def conv(x: Tensor, w: Tensor, basis: Operands, integers: Sequence[int]) -> Tensor:
@@ -108,23 +154,31 @@ class Call(NamedTuple):
         )
 
     def result(self, name: str, like: Tensor, shape: tuple[int, ...], **others: Any) -> Tensor:
-        """The result of this shape in the dtype of `like`, which the kernel calls by this name.
+        """The result of this shape in the dtype of `like`, which the kernel calls by this name."""
+        return _whole(self.parts(name, like.dtype, shape, **others), like.dtype)
 
-        Where the code of a tile turns out to spill, a smaller one takes its place, from this call on.
+    def parts(
+        self, name: str, dtype: torch.dtype, shape: tuple[int, ...], count: int | None = None, **others: Any
+    ) -> Tensor:
+        """[parts, *shape] of the result, `count` of them or as many as the cost model says.
+
+        Of more than one in the dtype of the knots. Where the code of a tile turns out to spill, a smaller one
+        takes its place, from this call on.
         """
         while True:
             how = self.how()
-            dtype = like.dtype if how.parts == 1 else self.basis.knots.dtype
-            parts = like.new_empty(how.parts, *shape, dtype=_computable(dtype))
+            how = how if count is None else how._replace(parts=count)
+            stored = _computable(dtype if how.parts == 1 else self.basis.knots.dtype)
+            parts = torch.empty(how.parts, *shape, dtype=stored, device=self.x.device)
             room: Any = parts
-            if how.kernel in ("sum_inputs_dense", "sum_outputs_dense"):
+            if how.kernel in ("sum_inputs_dense", "sum_outputs_dense", "product_of_x"):
                 room = _rows(parts[0]) if self.patch is None else _images(parts[0], self.groups)
             compiled = self._launch(how, **{name: room}, **others)
             if not getattr(compiled, "n_spills", 0):
-                return _whole(parts, like.dtype)
+                return parts
             _spilled.setdefault(self._kind(), set()).add(how._replace(parts=1))
-            if self.how() == how:  # there is no smaller one
-                return _whole(parts, like.dtype)
+            if self.how()._replace(parts=1) == how._replace(parts=1):  # there is no smaller one
+                return parts
 
     def _kind(self) -> tuple[Any, ...]:
         """What code is compiled for, besides a choice."""
@@ -138,8 +192,13 @@ class Call(NamedTuple):
         pointers = Basis(basis.domain, basis.knots, basis.tables[basis.layout.order], basis.start)
         others |= {"num_warps": how.warps, "num_stages": how.stages, "SHAPE": shape, "TILE": how.tile}
         grid = (programs(how, self.groups, self.sizes, shape),)
-        with nullcontext() if self.x.device.type == "cpu" else torch.cuda.device(self.x.device):
+        with _on(self.x.device):
             return kernel[grid](basis=pointers, sizes=self.sizes, **others)
+
+
+def _on(device: torch.device) -> Any:
+    """Launches go to the current device."""
+    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
 
 
 _spilled: dict[tuple[Any, ...], set[Choice]] = {}
@@ -193,6 +252,9 @@ def programs(how: Choice, groups: int, sizes: Sizes, shape: Shape) -> int:
         "sum_batch_dense": how.parts * inputs * outputs * triton.cdiv(shape.size, tile.functions),
         "sum_inputs_gather": how.parts * sizes.batch * outputs,
         "sum_outputs_gather": sizes.batch * inputs,
+        "product": how.parts * rows * outputs,
+        "product_of_x": rows * inputs,
+        "product_of_w": how.parts * inputs * outputs * triton.cdiv(shape.size, tile.functions),
     }
     return groups * each[how.kernel]
 
