@@ -15,6 +15,7 @@ from .explain import explain
 from .fuse import Fused, fuse, unfuse
 from .linear import HighOrderLinear
 from .multiplied import HighOrderProduct
+from .nd import HighOrderLinearND
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "HighOrderConvTranspose1d",
     "HighOrderConvTranspose2d",
     "HighOrderLinear",
+    "HighOrderLinearND",
     "HighOrderProduct",
     "__version__",
     "backends",

@@ -26,15 +26,20 @@ class BasisLayer(nn.Module):
             raise ValueError(f"basis: got knots for {basis.inputs} features, needs one row or {inputs}")
         self.basis = basis
 
+    @property
+    def spec(self) -> str:
+        """What the coefficients are of."""
+        return self.basis.spec
+
     def get_extra_state(self) -> Tensor:
-        """The basis's spec as bytes, a tensor, so that every checkpoint format takes it."""
-        return torch.tensor(list(self.basis.spec.encode()), dtype=torch.uint8)
+        """The spec as bytes, a tensor, so that every checkpoint format takes it."""
+        return torch.tensor(list(self.spec.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Compare the spec of a checkpoint with this layer's; ValueError if it differs."""
         spec = bytes(state.tolist()).decode()
-        if spec != self.basis.spec:
-            raise ValueError(f"state dict: got coefficients of {spec}, needs those of {self.basis.spec}")
+        if spec != self.spec:
+            raise ValueError(f"state dict: got coefficients of {spec}, needs those of {self.spec}")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         spec = state_dict.get(f"{prefix}_extra_state")

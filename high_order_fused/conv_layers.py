@@ -47,7 +47,9 @@ class _Conv(BasisLayer):
 
     def reset_parameters(self) -> None:
         """Draw the coefficients anew: constants from U(-b, b) of variance 1 / (in / groups * taps)."""
-        init.random_constants_(self.weight, self.basis, self.weight.shape[0] * math.prod(self.kernel_size))
+        init.random_constants_(
+            self.weight, self.basis, inputs=self.weight.shape[0] * math.prod(self.kernel_size)
+        )
 
     def extra_repr(self) -> str:
         return (

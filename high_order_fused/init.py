@@ -8,19 +8,23 @@ from torch import Tensor
 from .basis import Basis
 
 
-def random_constants_(weight: Tensor, basis: Basis, inputs: int | None = None) -> Tensor:
+def random_constants_(weight: Tensor, *bases: Basis, inputs: int | None = None) -> Tensor:
     """Fill weight [I, K, ...] in place: each edge a constant function, drawn from U(-b, b).
 
-    Its variance is 1 / inputs; an output has I of them if nothing else is said.
+    Its variance is 1 / inputs; an output has I of them if nothing else is said. Of several bases, one for
+    each variable, K is the product of their sizes.
 
     ValueError for a basis whose coefficients of the function 1 are not known (a derivative).
     """
-    if basis.one is None:
-        raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")
+    one = torch.ones(1, dtype=torch.float64)
+    for basis in bases:
+        if basis.one is None:
+            raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")
+        one = torch.kron(one, basis.one.cpu().double())
     bound = math.sqrt(3 / (inputs or weight.shape[0]))
     with torch.no_grad():
         edges = torch.empty_like(weight[:, :1]).uniform_(-bound, bound)
-        return weight.copy_(basis.one.to(weight).view(-1, *(1,) * (weight.dim() - 2)) * edges)
+        return weight.copy_(one.to(weight).view(-1, *(1,) * (weight.dim() - 2)) * edges)
 
 
 def peer_constants_(w: Tensor, weight_magnitude: float = 1.0) -> Tensor:

@@ -31,7 +31,16 @@ from .multiplied import (
     PolynomialProd,
     Product,
 )
-from .nd import Polynomial2D, Polynomial3D, Polynomial4D, Polynomial5D, PolynomialND
+from .nd import (
+    HighOrderLinearND,
+    PiecewiseDiscontinuousND,
+    PiecewiseND,
+    Polynomial2D,
+    Polynomial3D,
+    Polynomial4D,
+    Polynomial5D,
+    PolynomialND,
+)
 from .norm import (
     L2Normalization,
     LazyLayerNormLastDim,
@@ -61,6 +70,7 @@ __all__ = [
     "HighOrderConvTranspose1d",
     "HighOrderConvTranspose2d",
     "HighOrderLinear",
+    "HighOrderLinearND",
     "HighOrderProduct",
     "L2Normalization",
     "LazyLayerNormLastDim",
@@ -73,8 +83,10 @@ __all__ = [
     "MaxCenterNormalizationLast",
     "MaxCenterNormalizationND",
     "PRePU",
+    "PiecewiseDiscontinuousND",
     "PiecewiseDiscontinuousPolynomial",
     "PiecewiseDiscontinuousPolynomialProd",
+    "PiecewiseND",
     "PiecewisePolynomial",
     "PiecewisePolynomialProd",
     "Polynomial",
@@ -128,6 +140,8 @@ fc_layers: dict[str, Callable[..., nn.Module]] = {
     "polynomial_3d": Polynomial3D,
     "polynomial_4d": Polynomial4D,
     "polynomial_5d": Polynomial5D,
+    "continuous_nd": PiecewiseND,
+    "discontinuous_nd": PiecewiseDiscontinuousND,
     "product": Product,
     "switch_continuous": switch_continuous,
     "switch_discontinuous": switch_discontinuous,

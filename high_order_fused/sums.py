@@ -149,8 +149,6 @@ class Polynomial(FunctionLayer):
     from U(-weight_magnitude / in, weight_magnitude / in). Source: high-order-layers-torch, Polynomial.
     """
 
-    dimensions = 1  # variables of a function; nd.py has those of more
-
     def __init__(
         self,
         n: int,
@@ -164,10 +162,7 @@ class Polynomial(FunctionLayer):
         **ignored: Any,
     ) -> None:
         basis = bases.lagrange(n, (-0.5 * length, 0.5 * length), "extrapolate")
-        size = basis.size**self.dimensions
-        super().__init__(
-            basis, in_features, out_features, weight_magnitude, periodicity, initialize, device, size
-        )
+        super().__init__(basis, in_features, out_features, weight_magnitude, periodicity, initialize, device)
         self.n, self.length = n, length
 
 

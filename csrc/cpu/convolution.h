@@ -14,7 +14,7 @@ template <class T>
 struct ConvScratch {
   Tile<T> tile;
   Places places;
-  int32_t* placed;  // [slot][capacity]: places in the order of the sorted rows
+  int32_t* placed;  // [slot][capacity]: places in the order of the sorted rows; not for a product, which sorts none
   Piece* pieces;
   T* outputs;       // y or g by places
   Vector<T>* partial;
@@ -29,6 +29,11 @@ struct ConvScratch {
     outputs = arena.take<T>(cut.images * lines * c.extent[1] * c.extent[2] * outputs_padded);
     partial = reinterpret_cast<Vector<T>*>(arena.take<T>(gradients ? Simd<T>::lanes * (cut.cut.rows + Simd<T>::lanes) : 0));
   }
+
+  // Of a slot of the tile that begins with this row of a phase.
+  const int32_t* placed_of(const Basis<T>& basis, int64_t row, int slot) const {
+    return basis.product() ? places.place + row : placed + int64_t(slot) * tile.capacity;
+  }
 };
 
 template <class T>
@@ -40,8 +45,8 @@ ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
   ImageCut cut{};
   cut.images = 1, cut.lines = lines;
   if (c.extent[0] <= fit) {
-    const int64_t wanted = std::min(fit / c.extent[0], divided(tile_rows(c.own), pixels));
-    cut.images = std::clamp<int64_t>(wanted, 1, divided(c.images, gradients ? divided(UNITS, blocks) : 1));
+    const int64_t wanted = std::min<int64_t>(fit / c.extent[0], tile_rows(c.own) / std::max<int64_t>(pixels, 1));
+    cut.images = std::clamp<int64_t>(wanted, 1, divided(c.images, gradients ? divided(UNITS / 2, blocks) : 1));
   } else {
     // of every band the lines that its taps reach are done again: it should be several times as many
     const int64_t reach = most_lines(c, 1, gradients);
@@ -88,10 +93,10 @@ inline void prepare_pixels(const Convolution<T>& c, const Band& band, const Plac
   });
   tile.settle(p, input, slots);
   tile.evaluate(p, input, slots);
-  for (int k = 0; k < slots; ++k) {
+  for (int k = 0; k < (p.basis.product() ? 0 : slots); ++k) {
     int32_t* __restrict to = placed + int64_t(k) * tile.capacity;
     const int32_t *order = tile.slot_order(k), *place = places.place + row;
-    for (int r = 0; r < rows; ++r) to[r] = place[p.basis.product() ? r : order[r]];
+    for (int r = 0; r < rows; ++r) to[r] = place[order[r]];
   }
 }
 
@@ -130,18 +135,21 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
   with_storage<T>(p.w, p.w_storage, [&](auto* stored) {
     for (int64_t k = 0; k < c.phases; ++k) {
       own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
-      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], first, outputs, places, own.pieces) : 0;
+      // where every window is all coefficients, the rows of all inputs are in one order: their functions are as one's
+      const int together = p.basis.product() ? int(std::min<int64_t>(SLOTS, p.inputs)) : 1;
+      const int functions = own.tile.n * together;
+      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], functions, first, outputs, places, own.pieces) : 0;
       over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
         for (int64_t i = 0; i < p.inputs; i += SLOTS) {
           const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
           prepare_pixels(c, band, own.places, e, row, rows, i, slots, own.tile, own.placed);
           const auto* w = stored + (e * p.inputs + i) * K * ld;
-          over_pieces<T>(own.pieces, pieces, own.tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
-            for (int slot = 0; slot < slots; ++slot)
+          over_pieces<T>(own.pieces, pieces, own.tile.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
+            for (int slot = 0; slot < slots; slot += together)
               over_segments(p.basis, own.tile, slot, [&](int begin, int count, int64_t start) {
                 Vector<T> window[N][Q];
                 load_piece<T, N, Q>(window, w + (slot * K + start + j) * ld, ld, piece);
-                add_inputs<T, N, Q>(window, own.placed + int64_t(slot) * own.tile.capacity + begin,
+                add_inputs<T, N, Q>(window, own.placed_of(p.basis, row, slot) + begin,
                            own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
                            own.outputs + piece.at, piece.width);
               });
@@ -155,14 +163,14 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
 
 // The sums over the rows of a tile for each coefficient, added to v [slot, K, taps, outputs].
 template <class T>
-inline void add_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int slots, T* v) {
+inline void add_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int64_t row, int slots, T* v) {
   constexpr int L = Simd<T>::lanes;
   const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
   over_pieces<T>(own.pieces, pieces, own.tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
     for (int slot = 0; slot < slots; ++slot)
       over_segments(c.own.basis, own.tile, slot, [&](int begin, int count, int64_t start) {
         Vector<T> sums[N][Q] = {};
-        add_batch<T, N, Q>(sums, own.placed + int64_t(slot) * own.tile.capacity + begin,
+        add_batch<T, N, Q>(sums, own.placed_of(c.own.basis, row, slot) + begin,
                   own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
                   own.outputs + piece.at, piece.width);
         for (int f = 0; f < N; ++f)
@@ -181,7 +189,7 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
   const Tile<T>& tile = own.tile;
   const int64_t ld = c.taps * c.own.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
   for (int slot = 0; slot < slots; ++slot) {
-    const int32_t* placed = own.placed + int64_t(slot) * tile.capacity;
+    const int32_t* placed = own.placed_of(basis, row, slot);
     over_segments(basis, tile, slot, [&](int begin, int count, int64_t start) {
       over_pieces<T>(own.pieces, pieces, tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
         Vector<T> window[N][Q];
@@ -223,10 +231,10 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
     read_cotangents(c, band, e * p.outputs, places, own.outputs);
     for (int64_t k = 0; k < c.phases; ++k) {
       own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
-      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], 0, p.outputs, places, own.pieces) : 0;
+      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], p.basis.n, 0, p.outputs, places, own.pieces) : 0;
       over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
         prepare_pixels(c, band, own.places, e, row, rows, input, slots, own.tile, own.placed);
-        if (v) add_pixels(c, own, pieces, slots, v);
+        if (v) add_pixels(c, own, pieces, row, slots, v);
         if (!c.of_x) return;
         own.tile.evaluate(c.steep, input, slots);
         with_storage<T>(p.w, p.w_storage, [&](auto* w) {

@@ -108,13 +108,13 @@ struct Piece {
   int64_t valid[most];  // outputs that it has
 };
 
-// The pieces of a phase for so many places and the outputs [first, first + outputs); `to` has room for
+// The pieces of a phase for so many functions, places, and the outputs [first, first + outputs); `to` has room for
 // taps * padded(outputs) / lanes.
 template <class T>
-inline int64_t cut_pieces(const Convolution<T>& c, const Phase& phase, int64_t first, int64_t outputs, int64_t places,
-                          Piece* to) {
+inline int64_t cut_pieces(const Convolution<T>& c, const Phase& phase, int functions, int64_t first, int64_t outputs,
+                          int64_t places, Piece* to) {
   constexpr int L = Simd<T>::lanes;
-  const int most = c.own.basis.n <= 3 ? Piece::most : Simd<T>::block;
+  const int most = functions <= 3 ? Piece::most : Simd<T>::block;
   auto offset = [&](int64_t t) {
     const int64_t* of = phase.offsets + 3 * t;
     return (of[0] * c.extent[1] + of[1]) * c.extent[2] + of[2];
@@ -148,10 +148,13 @@ inline int64_t cut_pieces(const Convolution<T>& c, const Phase& phase, int64_t f
 // Calls f.template operator()<N, Q>(piece, first function) over all pieces and blocks of functions.
 template <class T, class F>
 inline void over_pieces(const Piece* pieces, int64_t count, int n, F&& f) {
-  constexpr int most = Piece::most;
+  constexpr int most = Piece::most, many = 6;  // functions, with no more vectors than a block of outputs
   for (const Piece* piece = pieces; piece < pieces + count; ++piece) {
     auto functions = [&]<int Q>() {
-      over_functions<T, Q>(n, [&]<int N, int>(int j, int64_t) { f.template operator()<N, Q>(*piece, j); }, 0);
+      int first = 0;
+      if constexpr (Q <= Simd<T>::block)
+        for (; n > 4 && n - first >= many; first += many) f.template operator()<many, Q>(*piece, first);
+      over_functions<T, Q>(n - first, [&]<int N, int>(int j, int64_t) { f.template operator()<N, Q>(*piece, first + j); }, 0);
     };
     switch (piece->vectors) {
       case 1: functions.template operator()<1>(); break;

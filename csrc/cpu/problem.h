@@ -88,7 +88,7 @@ struct Convolution {
 // How a convolution is cut: tiles of some images, and of some lines along the first axis.
 struct ImageCut {
   int64_t images, image_tiles, lines, bands;
-  int64_t parts, each;  // of its gradients: sums of w, each over so many tiles
+  int64_t parts, each;  // of its gradients: sums of w, each over so many tiles; else parts of the outputs, each so many
   Cut cut;
 };
 
