@@ -13,18 +13,26 @@ from .tiles import at, met
 
 
 @triton.jit
-def edges(w, first, table, phi, numbers, sizes, i, o, SHAPE: tl.constexpr):
+def edges(w, first, table, phi, numbers, sizes, i, o, SHAPE: tl.constexpr, TILE: tl.constexpr):
     """f_oi at a tile of rows x outputs, of one input; 0 where there is no such input or output."""
+    BB: tl.constexpr = TILE.rows
+    BO: tl.constexpr = TILE.outputs
     N: tl.constexpr = SHAPE.n
+    IN_HAND: tl.constexpr = len(numbers) > 0
     there = (i < sizes.inputs) & (o < sizes.outputs)
     if SHAPE.n == SHAPE.size:  # every row meets the same coefficients
         begin = w + i.to(tl.int64) * N * sizes.outputs + o
     else:
         begin = w + (i.to(tl.int64) * SHAPE.size + first) * sizes.outputs + o
-    total = tl.zeros_like(phi[0])
-    for j in tl.static_range(N):
-        coefficient = tl.load(begin + j * sizes.outputs, mask=there, other=0.0)
-        total = total + value(phi, table, numbers, 0, j, SHAPE) * coefficient.to(phi[0].dtype)
+    total = tl.zeros([BB, BO], phi[0].dtype)
+    if IN_HAND:
+        for j in tl.static_range(N):
+            coefficient = tl.load(begin + j * sizes.outputs, mask=there, other=0.0)
+            total += value(phi, table, numbers, 0, j, SHAPE) * coefficient.to(total.dtype)
+    else:  # a table that is not held must not be loaded at once
+        for j in range(N):
+            coefficient = tl.load(begin + j * sizes.outputs, mask=there, other=0.0)
+            total += value(phi, table, numbers, 0, j, SHAPE) * coefficient.to(total.dtype)
     return total
 
 
@@ -47,7 +55,7 @@ def product(x, w, q, basis, sizes, parts, SHAPE: tl.constexpr, TILE: tl.constexp
     for at_i in range(part * share, tl.minimum((part + 1) * share, sizes.inputs)):
         i = tl.full([1, 1], at_i, tl.int32)
         first, table, phi = met(x, x, basis, ends, sizes, e, row, i, SHAPE)
-        acc *= 1 + edges(w, first, table, phi, numbers, sizes, i, o, SHAPE)
+        acc *= 1 + edges(w, first, table, phi, numbers, sizes, i, o, SHAPE, TILE)
     groups = tl.num_programs(0) // (row_tiles * out_tiles * parts)
     place = ((part.to(tl.int64) * groups + e) * sizes.batch + row) * sizes.outputs + o
     tl.store(q + place, acc.to(q.dtype.element_ty), mask=(row < sizes.batch) & (o < sizes.outputs))
@@ -120,8 +128,8 @@ def product_of_x(x, w, h, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constex
         for t in tl.static_range(BI):
             i = tl.full([1, 1], part * BI + t, tl.int32)
             first, table, phi = met(x, x, basis, ends, sizes, e, row, i, SHAPE)
-            factor = 1 + edges(w, first, table, phi, numbers, sizes, i, o, SHAPE)
-            slant = edges(w, first, table + distance, phi, slopes, sizes, i, o, SHAPE)
+            factor = 1 + edges(w, first, table, phi, numbers, sizes, i, o, SHAPE, TILE)
+            slant = edges(w, first, table + distance, phi, slopes, sizes, i, o, SHAPE, TILE)
             factors, slants = factors + (factor,), slants + (slant,)
         pulled = exclusive(factors, rest)
         for t in tl.static_range(BI):
@@ -167,7 +175,7 @@ def product_of_w(x, w, h, v, basis, sizes, parts, SHAPE: tl.constexpr, TILE: tl.
         for t in tl.static_range(BI):
             i = tl.full([1, 1], cut * BI + t, tl.int32)
             first, table, phi = met(x, x, basis, ends, sizes, e, row, i, SHAPE)
-            factor = 1 + edges(w, first, table, phi, numbers, sizes, i, o, SHAPE)
+            factor = 1 + edges(w, first, table, phi, numbers, sizes, i, o, SHAPE, TILE)
             factors = factors + (factor,)
             values = values + functions(first, table, phi, block, k0, COUNT, SHAPE)
         pulled = exclusive(factors, rest)
