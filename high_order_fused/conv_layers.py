@@ -156,73 +156,35 @@ class PeerConvolution(nn.Module):
     """A convolution of high-order-layers-torch, with the coefficients `conv.weight` of its expanded one.
 
     [out, in / groups * K, *kernel], K fastest; transposed [in * K, out / groups, *kernel]. `conv` is torch's
-    layer of that name, which draws and holds them and is not called. rescale_output divides by in_channels
-    kernel_size^2, in one dimension too; bias is ignored. combine: `conv`, or `conv_product`.
-    Source: high-order-layers-torch, conv_wrapper.
+    layer of that name, which holds them and says stride, padding and the like; it is not called. y is
+    multiplied by rescale. combine: `conv`, or `conv_product`. Source: high-order-layers-torch, conv_wrapper.
     """
 
     def __init__(
         self,
         basis: Basis,
-        convolution: Callable[..., ConvNd],
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        constants: bool,
-        transposed: bool,
-        stride: Sizes = 1,
-        padding: Sizes = 0,
-        output_padding: Sizes = 0,
-        dilation: Sizes = 1,
-        groups: int = 1,
-        padding_mode: str = "zeros",
-        weight_magnitude: float = 1.0,
-        rescale_output: bool = False,
+        holder: ConvNd,
         periodicity: float | None = None,
+        rescale: float = 1.0,
         combine: Callable[..., Tensor] = conv,
-        **ignored: Any,
     ) -> None:
         super().__init__()
-        self.transposed, self.combine = transposed, combine
-        self.basis, self.periodicity, self.groups = basis, periodicity, groups
-        self.sizes: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-        if self.transposed:
-            self.sizes["output_padding"] = output_padding
-        expanded = count("in_channels", in_channels) * basis.size
-        self.conv = convolution(
-            expanded,
-            out_channels,
-            kernel_size,
-            groups=groups,
-            padding_mode=padding_mode,
-            bias=False,
-            **self.sizes,
-        )
-        taps = math.prod(self.conv.kernel_size)
-        area = self.conv.kernel_size[0] ** 2
-        bound = weight_magnitude / (expanded * area)
-        with torch.no_grad():
-            self.conv.weight.uniform_(-bound, bound)
-            if constants:
-                shape = (out_channels, in_channels // groups, *self.conv.kernel_size)
-                links = torch.rand(shape) * weight_magnitude / (taps * in_channels)
-                self.conv.weight.copy_(links.repeat_interleave(basis.size, 1))
-        self._rescale = 1.0 / (in_channels * area) if rescale_output else 1.0
-        if not self.transposed:
-            self.sizes["padding_mode"] = padding_mode
+        self.basis, self.periodicity, self.rescale, self.combine = basis, periodicity, rescale, combine
+        self.conv = holder
 
     def forward(self, x: Tensor) -> Tensor:
         if self.periodicity is not None:
             x = make_periodic(x, self.periodicity)
-        w, size = self.conv.weight, self.basis.size
-        if self.transposed:  # [groups * in, K, out, *kernel]
-            w = w.unflatten(0, (self.groups, -1, size)).movedim(3, -1)  # [G, C / G, K, *kernel, O / G]
-            w = w.movedim(0, -2).flatten(-2)
-            y = conv_transpose(x, w, self.basis, groups=self.groups, **self.sizes)
+        held, size = self.conv, self.basis.size
+        sizes = {name: getattr(held, name) for name in ("stride", "padding", "dilation", "groups")}
+        if held.transposed:  # [groups * in, K, out, *kernel]
+            w = held.weight.unflatten(0, (held.groups, -1, size)).movedim(3, -1)
+            w = w.movedim(0, -2).flatten(-2)  # from [G, C / G, K, *kernel, O / G]
+            y = conv_transpose(x, w, self.basis, output_padding=held.output_padding, **sizes)
         else:
-            w = w.unflatten(1, (-1, size)).movedim(0, -1)
-            y = self.combine(x, w, self.basis, groups=self.groups, **self.sizes)
-        return y if self._rescale == 1 else y * self._rescale
+            w = held.weight.unflatten(1, (-1, size)).movedim(0, -1)
+            y = self.combine(x, w, self.basis, padding_mode=held.padding_mode, **sizes)
+        return y if self.rescale == 1 else y * self.rescale
 
     def extra_repr(self) -> str:
         return f"basis={self.basis!r}"
@@ -280,7 +242,8 @@ class ProductConv2d(nn.Module):
         return f"weight={tuple(self.weight.shape)}, alpha={self.alpha}"
 
 
-def _of_basis(kind: str, n: int, segments: int | None, length: float) -> Basis:
+def peer_basis(kind: str, n: int, segments: int | None, length: float) -> Basis:
+    """That of the convolutions of this kind; TypeError for a piecewise one without segments."""
     half = 0.5 * length
     if kind == "polynomial":
         return bases.lagrange(n, (-half, half), "extrapolate")
@@ -292,18 +255,51 @@ def _of_basis(kind: str, n: int, segments: int | None, length: float) -> Basis:
 
 
 def _peer(
-    kind: str, convolution: type[ConvNd], combine: Callable[..., Tensor] = conv
+    kind: str, convolution: Callable[..., ConvNd], combine: Callable[..., Tensor] = conv
 ) -> Callable[..., PeerConvolution]:
+    """What builds such a layer and draws its coefficients as the peer does, with the peer's keywords.
+
+    rescale_output divides by in_channels kernel_size^2, in one dimension too; bias is ignored.
+    """
+
     def build(
-        n: int, *, segments: int | None = None, length: float = 2.0, **arguments: Any
+        n: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        segments: int | None = None,
+        length: float = 2.0,
+        stride: Sizes = 1,
+        padding: Sizes = 0,
+        output_padding: Sizes = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        weight_magnitude: float = 1.0,
+        rescale_output: bool = False,
+        periodicity: float | None = None,
+        **ignored: Any,
     ) -> PeerConvolution:
-        if kind == "fourier":
-            arguments["periodicity"] = None
-        constants = convolution is nn.Conv2d and kind != "fourier"
-        basis = _of_basis(kind, n, segments, length)
-        transposed = issubclass(convolution, nn.modules.conv._ConvTransposeNd)
-        arguments |= {"constants": constants, "transposed": transposed, "combine": combine}
-        return PeerConvolution(basis, convolution, **arguments)
+        basis = peer_basis(kind, n, segments, length)
+        expanded = count("in_channels", in_channels) * basis.size
+        sizes: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        if convolution in (nn.ConvTranspose1d, nn.ConvTranspose2d):
+            sizes["output_padding"] = output_padding
+        holder = convolution(
+            expanded, out_channels, kernel_size, padding_mode=padding_mode, bias=False, **sizes
+        )
+        taps, area = math.prod(holder.kernel_size), holder.kernel_size[0] ** 2
+        bound = weight_magnitude / (expanded * area)
+        with torch.no_grad():
+            holder.weight.uniform_(-bound, bound)
+            if convolution is nn.Conv2d and kind != "fourier":
+                shape = (out_channels, in_channels // groups, *holder.kernel_size)
+                links = torch.rand(shape) * weight_magnitude / (taps * in_channels)
+                holder.weight.copy_(links.repeat_interleave(basis.size, 1))
+        rescale = 1.0 / (in_channels * area) if rescale_output else 1.0
+        periodicity = None if kind == "fourier" else periodicity
+        return PeerConvolution(basis, holder, periodicity, rescale, combine)
 
     return build
 

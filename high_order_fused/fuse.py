@@ -6,8 +6,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .conv_layers import PeerConvolution, peer_basis
 from .kan import KANLinear
-from .layers import FourierSeries, PiecewiseDiscontinuousPolynomial, PiecewisePolynomial, Polynomial
+from .layers import (
+    FourierSeries,
+    PiecewiseDiscontinuousPolynomial,
+    PiecewiseDiscontinuousPolynomialProd,
+    PiecewisePolynomial,
+    PiecewisePolynomialProd,
+    Polynomial,
+    PolynomialLayer,
+    PolynomialND,
+    Product,
+)
+from .sums import PiecewiseLayer
+
+Maker = Callable[..., nn.Module | str]  # our layer for a module, or why there is none
 
 
 class Fused(NamedTuple):
@@ -17,13 +31,19 @@ class Fused(NamedTuple):
     swapped: dict[str, str]
     left: dict[str, str]
 
+    def __str__(self) -> str:
+        lines = [f"swapped {name or 'the model'}: {kind}" for name, kind in self.swapped.items()]
+        lines += [f"left {name or 'the model'}: {why}" for name, why in self.left.items()]
+        return "\n".join(lines) or f"nothing was swapped: no layer of {', '.join(_MAKERS)} was found"
+
 
 def fuse(model: nn.Module) -> Fused:
-    """Swap a model's fully connected layers of high-order-layers-torch and efficient-kan for ours, in place.
+    """Swap a model's layers of high-order-layers-torch, efficient-kan and polynomial-mlp for ours, in place.
 
     Parameters and buffers stay the same objects, so optimizers and state dicts go on working; hooks, the
     training flag and shared modules are kept. A model that is itself such a layer comes back as `model` of
-    the result. Subclasses, and layers of those packages that we do not have, are left and reported.
+    the result. Subclasses, and layers of those packages that we do not have, are left and reported. Layers
+    that the peer keeps in a plain list, not registered, are swapped in that list.
     """
     return _walk(model, _fused)
 
@@ -52,6 +72,9 @@ def _walk(model: nn.Module, replacement: Callable[[nn.Module], "nn.Module | str 
         for key, child in module._modules.items():
             if child is not None:
                 module._modules[key] = visit(child, f"{name}.{key}" if name else key)
+        hidden = _hidden(module)
+        for number, child in enumerate(hidden):
+            hidden[number] = visit(child, f"{name}.{number}" if name else str(number))
         return module
 
     return Fused(visit(model, ""), swapped, left)
@@ -65,14 +88,18 @@ def _fused(module: nn.Module) -> nn.Module | str | None:
         for base in kind.__mro__[1:]:
             if base.__name__ in _MAKERS.get(_package(base), {}):
                 return f"{kind.__name__} is a subclass of {base.__name__} and may do something else"
-        leaf = next(module.children(), None) is None
+        leaf = next(module.children(), None) is None and not _hidden(module)
         return f"{kind.__name__} has no fused layer yet" if makers and leaf else None
     with torch.random.fork_rng(
         devices=[]
     ):  # our first, unused, coefficients must not change the user's draws
         ours = makers[kind.__name__](module)
+    if isinstance(ours, str):
+        return ours
     for name, parameter in module._parameters.items():
         ours._parameters[name] = parameter
+    if kind.__name__ == "PolynomialLayer" and not _same(module, ours):
+        return f"{kind.__name__} is not that of polynomial-mlp: its outputs differ"
     for name, buffer in module._buffers.items():
         ours._buffers[name] = buffer
     ours.training = module.training
@@ -93,21 +120,79 @@ def _restored(module: nn.Module) -> nn.Module | None:
     return before
 
 
+def _same(module: nn.Module, ours: nn.Module) -> bool:
+    """Whether both do the same to some points; for a class that is known by its name alone."""
+    weight = ours.get_parameter("weight")
+    x = torch.linspace(-1.5, 1.5, 4 * weight.shape[1]).reshape(4, -1).to(weight)
+    with torch.no_grad():
+        theirs, y = module(x), ours(x)
+    return theirs.shape == y.shape and torch.allclose(theirs, y, rtol=1e-3, atol=1e-5)
+
+
+def _hidden(module: nn.Module) -> list[nn.Module]:
+    """The layers of a peer's module that it has not registered."""
+    name = {"SwitchLayer": "_layers", "SumLayer": "_layer_list"}.get(type(module).__name__)
+    found: list[nn.Module] = []
+    if name is not None and _package(type(module)) == "high_order_layers_torch":
+        found = getattr(module, name)
+    return found
+
+
 def _package(kind: type) -> str:
+    if kind.__name__ == "PolynomialLayer" and kind is not PolynomialLayer:
+        return "polynomial_mlp"  # a notebook, whose class lives in the user's program
     return kind.__module__.partition(".")[0]
 
 
-def _piecewise(cls: type[PiecewisePolynomial] | type[PiecewiseDiscontinuousPolynomial]) -> "Maker":
+def _piecewise(cls: type[PiecewiseLayer]) -> Maker:
     return lambda m: cls(
         m._n, m.in_features, m.out_features, m._segments, m._length, periodicity=m.periodicity, device="meta"
     )
 
 
+def _length(basis: Any) -> float:
+    """Of a peer's Lagrange basis: its nodes are half of it at both ends."""
+    nodes: Tensor = basis.X
+    return 2 * float(nodes[-1]) if len(nodes) > 1 else 2.0
+
+
 def _polynomial(m: Any) -> nn.Module:
     outputs, inputs, n = m.w.shape
-    nodes: Tensor = m.poly.basis.X  # half the length at both ends
-    length = 2 * float(nodes[-1]) if n > 1 else 2.0
-    return Polynomial(n, inputs, outputs, length, periodicity=m.periodicity, device="meta")
+    return Polynomial(n, inputs, outputs, _length(m.poly.basis), periodicity=m.periodicity, device="meta")
+
+
+def _polynomial_nd(m: Any) -> nn.Module:
+    outputs, inputs, _ = m.w.shape
+    sizes = _length(m.poly.basis), m.poly.dimensions
+    return PolynomialND(m.poly.n, inputs, outputs, *sizes, periodicity=m.periodicity, device="meta")
+
+
+def _product(m: Any) -> nn.Module:
+    return Product(m.in_features, m.out_features, m.bias is not None, m.alpha, m.periodicity)
+
+
+def _convolution(kind: str) -> Maker:
+    def make(m: Any) -> nn.Module:
+        expand = m.poly.basis
+        if kind == "polynomial":
+            numbers = expand.n, None, _length(expand.basis)
+        elif kind == "fourier":
+            numbers = expand.n, None, expand.basis.length
+        else:
+            numbers = expand._n, expand._segments, expand._length
+        basis = peer_basis(kind, *numbers)
+        return PeerConvolution(basis, m.conv, getattr(m, "periodicity", None), m._rescale)
+
+    return make
+
+
+def _powers(m: Any) -> nn.Module | str:
+    settings = ("in_features", "out_features", "polynomial_degree", "dense")
+    lacking = [name for name in settings if not hasattr(m, name)]
+    shape = None if lacking else (m.out_features if m.dense else 1, m.in_features, m.polynomial_degree + 1)
+    if lacking or tuple(getattr(m, "weight", torch.empty(0)).shape) != shape:
+        return "PolynomialLayer is not that of polynomial-mlp: its attributes differ"
+    return PolynomialLayer(m.in_features, m.out_features, m.polynomial_degree, m.dense)
 
 
 def _fourier(m: Any) -> nn.Module:
@@ -131,13 +216,28 @@ def _kan(m: Any) -> nn.Module:
     return ours
 
 
-Maker = Callable[..., nn.Module]
 _MAKERS: dict[str, dict[str, Maker]] = {
     "high_order_layers_torch": {
         "PiecewisePolynomial": _piecewise(PiecewisePolynomial),
         "PiecewiseDiscontinuousPolynomial": _piecewise(PiecewiseDiscontinuousPolynomial),
         "Polynomial": _polynomial,
         "FourierSeries": _fourier,
+        "PiecewisePolynomialProd": _piecewise(PiecewisePolynomialProd),
+        "PiecewiseDiscontinuousPolynomialProd": _piecewise(PiecewiseDiscontinuousPolynomialProd),
+        "Product": _product,
+        **{f"Polynomial{dimensions}D": _polynomial_nd for dimensions in ("2", "3", "4", "5", "N")},
+        **{
+            f"{name}Convolution{axes}": _convolution(kind)
+            for kind, name in {
+                "polynomial": "Polynomial",
+                "fourier": "Fourier",
+                "continuous": "PiecewisePolynomial",
+                "discontinuous": "PiecewiseDiscontinuousPolynomial",
+            }.items()
+            for axes in ("1d", "2d")
+        },
+        "PiecewisePolynomialConvolutionTranspose2d": _convolution("continuous"),
     },
     "efficient_kan": {"KANLinear": _kan},
+    "polynomial_mlp": {"PolynomialLayer": _powers},
 }

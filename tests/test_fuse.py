@@ -90,14 +90,153 @@ def test_a_layer_itself_and_what_is_left():
         pass
 
     special = Special(n=3, in_features=2, out_features=2, segments=2)
-    product = peer.high_order_fc_layers(layer_type="product", in_features=2, out_features=2)
-    model = nn.Sequential(special, product, nn.Linear(2, 2))
+    model = nn.Sequential(special, peer.MaxAbsNormalization(), nn.Linear(2, 2))
     fused = hof.fuse(model)
     assert model[0] is special and not fused.swapped
     assert fused.left == {
         "0": "Special is a subclass of PiecewisePolynomial and may do something else",
-        "1": "Product has no fused layer yet",
+        "1": "MaxAbsNormalization has no fused layer yet",
     }
+
+
+def test_a_model_without_such_layers_stays_and_it_says_so():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.Tanh()))
+    before, modules = model(torch.ones(1, 3)), list(model.modules())
+    fused = hof.fuse(model)
+    assert all(a is b for a, b in zip(fused.model.modules(), modules, strict=True))
+    assert torch.equal(model(torch.ones(1, 3)), before)
+    assert str(fused).startswith("nothing was swapped: no layer of high_order_layers_torch")
+
+
+class Mixed(nn.Module):
+    """Every layer of high-order-layers-torch that there is a fused one for."""
+
+    def __init__(self):
+        super().__init__()
+        conv = peer.high_order_convolution_layers
+        size = {"in_channels": 3, "out_channels": 3, "kernel_size": 3, "padding": 1}
+        kinds = [("continuous2d", {"segments": 2, "n": 3, "periodicity": 2.0}), ("polynomial2d", {"n": 4})]
+        kinds += [("discontinuous2d", {"segments": 3, "n": 2, "length": 3.0}), ("fourier2d", {"n": 3})]
+        self.images = nn.Sequential(
+            *(
+                conv(layer_type=kind, **size, **more, rescale_output=kind == "polynomial2d")
+                for kind, more in kinds
+            ),
+            peer.high_order_convolution_transpose_layers(
+                layer_type="continuous2d",
+                n=3,
+                segments=2,
+                in_channels=3,
+                out_channels=2,
+                kernel_size=2,
+                stride=2,
+            ),
+        )
+        lines = [("continuous1d", {"n": 3, "segments": 2}), ("polynomial1d", {"n": 3})]
+        lines += [("discontinuous1d", {"n": 3, "segments": 2, "dilation": 1})]
+        self.lines = nn.ModuleList(
+            (
+                conv(layer_type=kind, in_channels=2, out_channels=2, kernel_size=3, **more)
+                for kind, more in lines
+            )
+        )
+        made = peer.high_order_fc_layers
+        self.rows = nn.ModuleList(
+            made(layer_type=kind, n=3, in_features=4, out_features=4, segments=3)
+            for kind in ("continuous", "discontinuous_prod", "polynomial", "product", "continuous_prod")
+        )
+        self.planes = made(layer_type="polynomial_2d", n=3, in_features=4, out_features=3, length=3.0)
+        self.switch = peer.switch_continuous(n=3, in_features=3, out_features=2, segments=2)
+        self.sum = peer.SumLayer(
+            layer_list=[made(layer_type="fourier", n=3, in_features=2, out_features=2), nn.Linear(2, 2)]
+        )
+
+    def forward(self, x):  # side by side: a chain of so many would lose its gradients
+        images = [layer(x).flatten(1) for layer in self.images]
+        lines = [layer(x[:, :2].flatten(2).contiguous()).flatten(1) for layer in self.lines]
+        features = x.flatten(1)[:, :4]
+        rows = [layer(features) for layer in self.rows]
+        planes = self.planes(torch.stack([features, features.flip(-1)], -1))
+        return torch.cat([*images, *lines, *rows, self.sum(self.switch(planes.tanh()))], 1)
+
+
+def mixed():
+    torch.manual_seed(1)
+    model = Mixed()
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, std=8 if name.startswith("images.1.") else 0.3)
+        if name.endswith("result"):
+            nn.init.zeros_(parameter)
+    for layer in (*model.switch._layers, model.sum._layer_list[0]):  # which the peer does not register
+        nn.init.normal_(layer.w, std=0.5)
+    return model, torch.rand(5, 3, 6, 6) * 2 - 1
+
+
+def step(model, x):
+    x = x.clone().requires_grad_()
+    y = model(x)
+    leaves = (x, *(p for name, p in model.named_parameters() if not name.endswith("result")))
+    return y, *torch.autograd.grad(y.square().sum(), leaves)
+
+
+def test_every_layer_in_one_network():
+    model, x = mixed()
+    before, parameters, state = step(model, x), list(model.parameters()), list(model.state_dict())
+    fused = hof.fuse(model)
+    assert not fused.left and len(fused.swapped) == 5 + 3 + 5 + 1 + 2 + 1
+    assert {"switch.0", "switch.1", "sum.0", "images.4", "planes"} <= set(fused.swapped)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert list(model.state_dict()) == state
+    for actual, expected in zip(step(model, x), before, strict=True):
+        assert difference(actual, expected) < 1e-5
+    hof.unfuse(model)
+    theirs = [m for m in model.modules() if type(m).__module__.startswith("high_order_fused")]
+    assert not theirs and type(model.switch._layers[0]).__module__.startswith("high_order_layers")
+    for actual, expected in zip(step(model, x), before, strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_ten_steps_are_the_same():
+    results = []
+    for fused in (False, True):
+        model, x = mixed()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        if fused:
+            hof.fuse(model)
+        for _ in range(10):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+        results.append([p.detach().clone() for n, p in model.named_parameters() if not n.endswith("result")])
+    for actual, expected in zip(*results, strict=True):
+        assert difference(actual, expected) < 1e-4
+
+
+class PolynomialLayer(nn.Module):
+    """As polynomial-mlp's formula reads: powers of x times coefficients."""
+
+    def __init__(self, dense, shift=0.0):
+        super().__init__()
+        self.in_features, self.out_features, self.polynomial_degree, self.dense = 3, 2, 3, dense
+        self.weight = nn.Parameter(torch.randn(2 if dense else 1, 3, 4))
+        self.shift = shift
+
+    def forward(self, x):
+        powers = torch.stack([(x + self.shift) ** k for k in range(4)], -1)
+        return torch.einsum("bik,oik->bo" if self.dense else "bik,oik->bi", powers, self.weight)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_polynomials_in_powers_are_known_by_what_they_do(dense):
+    model, x = nn.Sequential(PolynomialLayer(dense)), torch.randn(5, 3)
+    y, weight = model(x), model[0].weight
+    assert hof.fuse(model).swapped == {"0": "PolynomialLayer"}
+    assert model[0].weight is weight and difference(model(x), y) < 1e-5
+    other = nn.Sequential(PolynomialLayer(dense, shift=0.1))
+    assert hof.fuse(other).left == {"0": "PolynomialLayer is not that of polynomial-mlp: its outputs differ"}
+    narrow = PolynomialLayer(dense)
+    narrow.weight = nn.Parameter(torch.randn(2, 3, 2))
+    assert "attributes differ" in hof.fuse(nn.Sequential(narrow)).left["0"]
 
 
 def test_every_kind_of_hook_and_a_changed_model():

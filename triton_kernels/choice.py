@@ -203,7 +203,7 @@ def _product(contraction: str, shape: Shape, dtype: torch.dtype) -> Choice:
     double = dtype == torch.float64
     rows, functions = {
         "product": (4 if double and shape.m > 8 else 8, 1),
-        "product_of_x": (4, 1),
+        "product_of_x": (8 if shape.m > 8 and not double else 4, 1),
         "product_of_w": (4, min(4 if double or shape.m > 8 else 8, 1 << (shape.size.bit_length() - 1))),
     }[contraction]
     tile = Tile(rows, at_once(shape, dtype), 64, functions, "ieee", _FACTORS[dtype])
