@@ -1,7 +1,7 @@
 """Layers whose edges are learned one-dimensional functions, without the big tensors in between."""
 
 from . import gpu  # noqa: F401, I001  before cpu: of two backends that take a tensor the later is preferred
-from . import bases, cpu, functional, init, kan, layers, norm
+from . import bases, cpu, functional, init, kan, layers, norm, refinement
 from .backends import backends, use_backend
 from .basis import Basis
 from .conv_layers import (
@@ -41,6 +41,7 @@ __all__ = [
     "kan",
     "layers",
     "norm",
+    "refinement",
     "unfuse",
     "use_backend",
 ]

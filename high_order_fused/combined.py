@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .checks import count
+from .sums import PiecewiseLayer
 
 Build = Callable[..., nn.Module]
 
@@ -70,6 +71,22 @@ class SwitchLayer(_Several):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = reduce(torch.mul, (layer(x) for layer in self.layers))
         return y if self.normalization is None else self.normalization(y)
+
+    def initialize(self, max_slope: float, max_offset: float) -> None:
+        """Make every edge of the layers a line; as `refinement.initialize_linear`."""
+        from .refinement import initialize_linear
+
+        initialize_linear(self, max_slope, max_offset)
+
+    def interpolate(self, layer_out: "SwitchLayer") -> None:
+        """Give layer_out's layers the functions of these, with other nodes; as the layers' `interpolate`."""
+        for mine, other in zip(self.layers, layer_out.layers, strict=True):
+            cast(PiecewiseLayer, mine).interpolate(cast(PiecewiseLayer, other))
+
+    def refine(self, layer_out: "SwitchLayer") -> None:
+        """Give layer_out's layers the functions of these; as the layers' `refine`."""
+        for mine, other in zip(self.layers, layer_out.layers, strict=True):
+            cast(PiecewiseLayer, mine).refine(cast(PiecewiseLayer, other))
 
 
 class SumLayer(_Several):

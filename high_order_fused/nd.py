@@ -56,7 +56,7 @@ class HighOrderLinearND(BasisLayer):
         return f"in_features={self.in_features}, out_features={self.out_features}, bases={self.bases!r}"
 
 
-class _VariablesLayer(FunctionLayer):
+class VariablesLayer(FunctionLayer):
     """`w` [out, in, K_0 K_1 ...] of a basis for each variable, as high-order-layers-torch keeps them."""
 
     def __init__(self, bases: Sequence[Basis], in_features: int, out_features: int, **others: Any) -> None:
@@ -72,7 +72,7 @@ class _VariablesLayer(FunctionLayer):
         return link_nd(x, self.w.permute(1, 2, 0), self.bases)
 
 
-class PolynomialND(_VariablesLayer):
+class PolynomialND(VariablesLayer):
     """Polynomials of `dimensions` variables an edge, through n^dimensions Chebyshev-Lobatto nodes.
 
     x [..., in, dimensions]; `w` [out, in, n^dimensions], the last variable fastest; it and `result` begin as
@@ -140,7 +140,7 @@ class Polynomial5D(_Fixed):
     variables = 5
 
 
-class PiecewiseND(_VariablesLayer):
+class PiecewiseND(VariablesLayer):
     """Layer "continuous_nd": products of piecewise polynomials, n nodes and segments for each variable.
 
     x [..., in, dimensions]; `w` [out, in, K_0 K_1 ...], the last variable fastest, K as in

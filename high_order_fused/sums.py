@@ -88,6 +88,27 @@ class PiecewiseLayer(PeerLayer):
         """Segment of x, int64, of x's shape; -inf, inf and NaN belong to the first, last and first one."""
         return self.basis.locate(x if self.periodicity is None else make_periodic(x, self.periodicity))[0]
 
+    def interpolate(self, layer_out: "PiecewiseLayer") -> None:
+        """Give layer_out this layer's functions, with other nodes in the same segments.
+
+        Of fewer nodes its curve meets this one's there. ValueError for other segments.
+        Source: high-order-layers-torch, interpolate_polynomial_layer.
+        """
+        if layer_out.segments != self.segments:
+            raise ValueError(f"layer_out: got {layer_out.segments} segments, needs {self.segments}")
+        self.refine(layer_out)
+
+    def refine(self, layer_out: "PiecewiseLayer") -> None:
+        """Give layer_out this layer's functions, with other nodes and segments.
+
+        The same where it has no fewer nodes and a multiple of the segments; otherwise its curve meets this
+        one's at its nodes, where `refinement.refine` raises. Source: high-order-layers-torch,
+        refine_polynomial_layer; for discontinuous layers, whose ends have two sides, the peer raises.
+        """
+        from .refinement import refine
+
+        refine(self, layer_out, exact=False)
+
 
 class PiecewisePolynomial(PiecewiseLayer):
     """Layer "continuous": piecewise polynomials of n nodes a segment, end values shared by neighbours.

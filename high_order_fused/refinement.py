@@ -1,0 +1,241 @@
+"""The same functions in another basis: refinement, conversion, straight lines, smoothing; all edges at once.
+
+Coefficients of one basis become those of another by a matrix of their sizes: values at points of each segment
+of the new basis, solved for its coefficients. Source for what a layer's methods do: high-order-layers-torch,
+PolynomialLayers.
+"""
+
+import random
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from . import bases
+from .basis import OUTSIDE, Basis
+from .basis_layer import BasisLayer
+from .conv_layers import PeerConvolution
+from .features import HARMONIC, HOST, features, lobatto
+from .functional import link
+from .kan import KANLinear
+from .linear import HighOrderLinear
+from .nd import HighOrderLinearND, VariablesLayer
+from .operands import NONE
+from .sums import PeerLayer, PiecewiseDiscontinuousPolynomial
+
+_EXACT = 1e-9  # of the largest value; rounding of what is exact stays far below
+
+
+def conversion(source: Basis, target: Basis, exact: bool = True) -> Tensor:
+    """The matrix [K_target, K_source] or [I, K_target, K_source], float64, from coefficients to coefficients.
+
+    exact: ValueError where the target does not hold the functions of the source on its interval; otherwise
+    the target's curve meets the source's at the Lobatto points of each of its segments, as far as it can.
+    At a point where segments meet, each side has its own value.
+    """
+    number = 4 * target.size if target.kind == HARMONIC else target.table.shape[-1]
+    x, near = _points(target, number)
+    matrix: Tensor = torch.linalg.pinv(_values(target, x, near)) @ _values(source, x, near)
+    if exact:
+        x, near = _points(target, number + source.table.shape[-1] + 2)
+        wanted = _values(source, x, near)
+        wrong = (_values(target, x, near) @ matrix - wanted).abs().max() / wanted.abs().max()
+        if not wrong < _EXACT:
+            raise ValueError(f"target: got {target!r}, needs a basis that holds the functions of {source!r}")
+    return matrix[0] if len(matrix) == 1 else matrix
+
+
+def line(basis: Basis) -> Tensor:
+    """Coefficients [K] or [I, K], float64, of the function x; ValueError for a basis without it."""
+    number = 4 * basis.size if basis.kind == HARMONIC else basis.table.shape[-1] + 2
+    x, near = _points(basis, number)
+    values = _values(basis, x, near)
+    found: Tensor = torch.linalg.pinv(values) @ x.unsqueeze(-1)
+    if (values @ found - x.unsqueeze(-1)).abs().max() > _EXACT * x.abs().max():
+        raise ValueError(f"basis: got {basis!r}, needs one that holds straight lines")
+    return found[0, :, 0] if len(found) == 1 else found[..., 0]
+
+
+def refine(source: nn.Module, target: nn.Module, exact: bool = True) -> nn.Module:
+    """Give the target the functions of the source: layers of one kind, or networks of such layers.
+
+    Returns the target. More nodes, segments, frequencies or knots, or another basis; every other module's
+    state is copied. Splines of `KANLinear` are equal inside the grid. exact as in `conversion`. TypeError for
+    modules that do not match, ValueError where functions, sizes or settings do not fit; the target is changed
+    only if all fits.
+    """
+    with torch.no_grad():
+        for into, values in list(_pairs(source, target, exact, "")):
+            into.copy_(values)
+    return target
+
+
+def initialize_linear(model: nn.Module, max_slope: float = 1.0, max_offset: float = 0.0) -> None:
+    """Make every edge of a layer, or of a network's fully connected layers, a line a x + b.
+
+    a from U(-max_slope, max_slope), b from U(-max_offset, max_offset) by Python's `random`, for each output
+    and then each input. TypeError where there is no such layer, ValueError for a basis without lines.
+    Source: high-order-layers-torch, initialize_polynomial_layer.
+    """
+    found = [edges for edges in map(_linear, model.modules()) if edges is not None]
+    if not found:
+        raise TypeError(f"model: got {type(model).__name__}, needs fully connected layers of one variable")
+    for coefficients, basis in found:
+        if basis.one is None:
+            raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")
+        outputs, inputs = coefficients.shape[:2]
+        drawn = torch.tensor([2 * random.random() - 1 for _ in range(outputs * inputs * 2)])
+        slope, offset = drawn.double().view(outputs, inputs, 2, 1).unbind(2)
+        with torch.no_grad():
+            coefficients.copy_(max_slope * slope * line(basis) + max_offset * offset * basis.one)
+
+
+def smooth(layer: PiecewiseDiscontinuousPolynomial, factor: float) -> None:
+    """Draw the values on both sides of every inner knot towards their middle: by 0 not at all, by 1 together.
+
+    ValueError for segments of one node, which have no ends. Source: high-order-layers-torch,
+    smooth_discontinuous_layer.
+    """
+    if layer.n < 2:
+        raise ValueError(f"layer: got n = {layer.n}, needs at least 2 nodes a segment")
+    with torch.no_grad():
+        w = layer.w.view(*layer.w.shape[:2], layer.segments, layer.n)
+        half = 0.5 * factor * (w[:, :, :-1, -1] - w[:, :, 1:, 0])
+        w[:, :, :-1, -1] -= half
+        w[:, :, 1:, 0] += half
+
+
+def _points(basis: Basis, number: int) -> tuple[Tensor, Tensor]:
+    """Lobatto points of each segment [I|1, P], and points beside them that say which segment is meant."""
+    low, high = basis.domain.unbind(1)
+    if basis.uniform:
+        edges = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, basis.segments + 1, **HOST)
+    else:
+        edges = basis.knots if OUTSIDE[basis.outside] == NONE else basis.knots[:, 1:-1]
+    u = lobatto(number)
+    middle, half = (edges[:, 1:] + edges[:, :-1]) / 2, (edges[:, 1:] - edges[:, :-1]) / 2
+    x, near = (middle[..., None] + half[..., None] * v for v in (u, u * (1 - 1e-7)))
+    return x.flatten(1), near.flatten(1)
+
+
+def _values(basis: Basis, x: Tensor, near: Tensor) -> Tensor:
+    """All functions at x [I|1, P], by the segments of the points near them: [I|1, P, K], float64."""
+    inputs = max(len(x), basis.inputs or 1)
+    x, near = x.expand(inputs, -1), near.expand(inputs, -1)
+    points = near.mT if basis.inputs else near
+    segment = basis.locate(points)[0].clamp(0, basis.segments - 1)
+    segment = segment.mT if basis.inputs else segment
+    segment = segment + int(OUTSIDE[basis.outside] != NONE)
+    knots = basis.knots.expand(inputs, -1)
+    left, right = knots.gather(1, segment), knots.gather(1, segment + 1)
+    phi = features(2 * (x - left) / (right - left) - 1, basis.table.shape[-1], basis.kind)
+    table = basis.table.expand(inputs, basis.start.shape[0], -1, -1)
+    values = (table[torch.arange(inputs)[:, None], segment] @ phi.unsqueeze(-1)).squeeze(-1)
+    columns = basis.start[segment].unsqueeze(-1) + torch.arange(values.shape[-1])
+    return values.new_zeros(*x.shape, basis.size).scatter(-1, columns, values)
+
+
+def _linear(layer: nn.Module) -> tuple[Tensor, Basis] | None:
+    """A view [out, in, K] of a fully connected layer's coefficients, and their basis."""
+    if isinstance(layer, PeerLayer) and not isinstance(layer, VariablesLayer):
+        return layer.w, layer.basis
+    if isinstance(layer, BasisLayer) and layer.weight.dim() == 3 and not isinstance(layer, HighOrderLinearND):
+        return layer.weight.permute(2, 0, 1), layer.basis
+    return None
+
+
+def _coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | None:
+    """A view [..., in, K] of a layer's coefficients, and a basis for each variable."""
+    if isinstance(layer, (HighOrderLinearND, VariablesLayer)):
+        held = layer.weight.movedim(1, -1).movedim(0, -2) if isinstance(layer, BasisLayer) else layer.w
+        return held, layer.bases
+    if isinstance(layer, PeerLayer):
+        return layer.w, (layer.basis,)
+    if isinstance(layer, BasisLayer):  # [in, K, ...]
+        return layer.weight.movedim(1, -1).movedim(0, -2), (layer.basis,)
+    if isinstance(layer, PeerConvolution):
+        axis = 0 if layer.conv.transposed else 1
+        split = layer.conv.weight.unflatten(axis, (-1, layer.basis.size))
+        return split.movedim((axis, axis + 1), (-2, -1)), (layer.basis,)
+    return None
+
+
+def _settings(layer: nn.Module) -> dict[str, object]:
+    """What a layer does with the functions of its edges."""
+    names = (
+        "combine",
+        "alpha",
+        "periodicity",
+        "rescale",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "padding_mode",
+    )
+    held = layer.conv if isinstance(layer, PeerConvolution) else layer
+    kind: object = type(layer)
+    if isinstance(layer, HighOrderLinear) or (isinstance(layer, PeerLayer) and layer.combine is link):
+        kind = link  # sums, whichever way their coefficients lie
+    elif isinstance(layer, PeerLayer):
+        kind = layer.combine
+    found = {name: getattr(layer, name, getattr(held, name, None)) for name in names if name != "combine"}
+    return {"kind": kind, **found}
+
+
+def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tensors of the target, and what is to be copied into them."""
+    where = f"target{name and f' at {name}'}"
+    if isinstance(source, KANLinear) and isinstance(target, KANLinear):
+        yield from _splines(source, target, exact, where)
+        return
+    ours, theirs = _coefficients(source), _coefficients(target)
+    if ours is not None and theirs is not None:
+        if _settings(source) != _settings(target):
+            raise ValueError(f"{where}: got {_settings(target)}, needs {_settings(source)}")
+        yield theirs[0], _converted(ours, theirs, exact, where)
+        return
+    children = list(source.named_children()), list(target.named_children())
+    if type(source) is not type(target) or len(children[0]) != len(children[1]):
+        raise TypeError(
+            f"{where}: got {type(target).__name__}, needs a layer or network like {type(source).__name__}"
+        )
+    own = dict(source.named_parameters(recurse=False)) | dict(source.named_buffers(recurse=False))
+    for key, into in (*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)):
+        if key not in own or own[key].shape != into.shape:
+            raise ValueError(f"{where}: got {key} of shape {tuple(into.shape)}, needs that of the source")
+        yield into, own[key]
+    for (_, inner), (key, outer) in zip(*children, strict=True):
+        yield from _pairs(inner, outer, exact, f"{name}.{key}" if name else key)
+
+
+def _splines(
+    source: KANLinear, target: KANLinear, exact: bool, where: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    ours, theirs = (
+        ((layer.scaled_spline_weight), (bases.bspline(layer.spline_order, knots=layer.grid.cpu()),))
+        for layer in (source, target)
+    )
+    yield target.spline_weight, _converted(ours, theirs, exact, where)
+    if target.enable_standalone_scale_spline:
+        yield target.spline_scaler, torch.ones_like(target.spline_scaler)
+    yield target.base_weight, source.base_weight
+
+
+def _converted(
+    ours: tuple[Tensor, tuple[Basis, ...]], theirs: tuple[Tensor, tuple[Basis, ...]], exact: bool, where: str
+) -> Tensor:
+    """The coefficients of the target [..., in, K]."""
+    (w, sources), (into, targets) = ours, theirs
+    if w.shape[:-1] != into.shape[:-1] or len(sources) != len(targets):
+        raise ValueError(f"{where}: got edges {tuple(into.shape[:-1])}, needs {tuple(w.shape[:-1])}")
+    matrix = torch.ones(1, 1, **HOST)
+    for source, target in zip(sources, targets, strict=True):
+        if not torch.allclose(source.domain, target.domain, rtol=1e-5, atol=1e-6):
+            raise ValueError(
+                f"{where}: got interval {target.interval}, needs that of the source, {source.interval}"
+            )
+        next_one = conversion(source, target, exact)
+        matrix = torch.kron(matrix, next_one) if len(sources) > 1 else next_one
+    moved: Tensor = (matrix.to(w.device) @ w.detach().double().unsqueeze(-1)).squeeze(-1)
+    return moved
