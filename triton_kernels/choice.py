@@ -195,7 +195,7 @@ def _gather_parts(contraction: str, groups: int, sizes: Sizes, tile: Tile, proce
 
 def at_once(shape: Shape, dtype: torch.dtype) -> int:
     """How many inputs' factors are held in registers for the gradients of a product."""
-    return (1 if dtype == torch.float64 else 2) * (1 if shape.m > 8 else 2)
+    return (1 if dtype == torch.float64 else 2) * (1 if shape.m > 5 else 2)
 
 
 def _product(contraction: str, shape: Shape, dtype: torch.dtype) -> Choice:
@@ -204,7 +204,10 @@ def _product(contraction: str, shape: Shape, dtype: torch.dtype) -> Choice:
     rows, functions = {
         "product": (4 if double and shape.m > 8 else 8, 1),
         "product_of_x": (8 if shape.m > 8 and not double else 4, 1),
-        "product_of_w": (4, min(4 if double or shape.m > 8 else 8, 1 << (shape.size.bit_length() - 1))),
+        "product_of_w": (
+            4,
+            min(8 if dtype == torch.float32 and shape.m <= 5 else 4, 1 << (shape.size.bit_length() - 1)),
+        ),
     }[contraction]
     tile = Tile(rows, at_once(shape, dtype), 64, functions, "ieee", _FACTORS[dtype])
     return Choice(contraction, tile, 4, 1)

@@ -12,6 +12,21 @@ from .dense import functions
 from .tiles import at, met
 
 
+@triton.constexpr_function
+def few(shape, tile):
+    """Whether a table is small enough to be held in registers, of which gradients need many."""
+    return shape.n * shape.m * (2 if tile.factor == tl.float64 else 1) <= 32
+
+
+@triton.jit
+def held(basis, k0, COUNT: tl.constexpr, SHAPE: tl.constexpr, TILE: tl.constexpr):
+    """`rows_held` of a small table."""
+    numbers = ()
+    if few(SHAPE, TILE):
+        numbers = rows_held(basis, k0, COUNT, SHAPE)
+    return numbers
+
+
 @triton.jit
 def edges(w, first, table, phi, numbers, sizes, i, o, SHAPE: tl.constexpr, TILE: tl.constexpr):
     """f_oi at a tile of rows x outputs, of one input; 0 where there is no such input or output."""
@@ -50,7 +65,7 @@ def product(x, w, q, basis, sizes, parts, SHAPE: tl.constexpr, TILE: tl.constexp
     part, e = pid % parts, pid // parts
     share = tl.cdiv(tl.cdiv(sizes.inputs, BI), parts) * BI
     w += e.to(tl.int64) * sizes.inputs * K * sizes.outputs
-    ends, numbers = ends_of(basis, SHAPE), rows_held(basis, 0, K, SHAPE)
+    ends, numbers = ends_of(basis, SHAPE), held(basis, 0, K, SHAPE, TILE)
     acc = tl.full([BB, BO], 1.0, basis.knots.dtype.element_ty)
     for at_i in range(part * share, tl.minimum((part + 1) * share, sizes.inputs)):
         i = tl.full([1, 1], at_i, tl.int32)
@@ -116,8 +131,8 @@ def product_of_x(x, w, h, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constex
     # the table of the next derivative lies behind this one
     distance = (sizes.inputs if SHAPE.own_table else 1) * (SHAPE.tables * SHAPE.n * SHAPE.m)
     steep = Basis(basis.domain, basis.knots, basis.table + distance, basis.start)
-    ends, numbers = ends_of(basis, SHAPE), rows_held(basis, 0, K, SHAPE)
-    slopes = rows_held(steep, 0, K, SHAPE)
+    ends, numbers = ends_of(basis, SHAPE), held(basis, 0, K, SHAPE, TILE)
+    slopes = held(steep, 0, K, SHAPE, TILE)
     column = tl.arange(0, BI)[None, :]
     total = tl.zeros([BB, BI], COMPUTE)
     for o0 in range(0, sizes.outputs, BO):
@@ -162,8 +177,10 @@ def product_of_w(x, w, h, v, basis, sizes, parts, SHAPE: tl.constexpr, TILE: tl.
     share = tl.cdiv(tl.cdiv(sizes.batch, BB), parts) * BB
     w += e.to(tl.int64) * sizes.inputs * K * sizes.outputs
     h += (cut.to(tl.int64) * groups + e) * sizes.batch * sizes.outputs
-    ends, numbers = ends_of(basis, SHAPE), rows_held(basis, 0, K, SHAPE)
-    block = rows_held(basis, k0, COUNT, SHAPE)
+    ends, numbers = ends_of(basis, SHAPE), held(basis, 0, K, SHAPE, TILE)
+    block = numbers
+    if SHAPE.n == SHAPE.size:
+        block = held(basis, k0, COUNT, SHAPE, TILE)
     acc = ()
     for _ in tl.static_range(BI * COUNT):
         acc = acc + (tl.zeros([BB, BO], COMPUTE),)
