@@ -81,7 +81,7 @@ class _EagerLink(torch.autograd.Function):
         y, w = _forward(plan, Link(*tensors), basis)
         ctx.plan, ctx.basis = plan, basis
         ctx.save_for_backward(*tensors, w)
-        return y
+        return y.clone() if y._is_view() else y  # a view could not be changed in place by the caller
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
