@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .backends import get
 from .operands import Operands
-from .ops import Plan, Slots, form, gradients, plain
+from .ops import Plan, Slots, form, gradients, owned, plain
 from .packing import contiguous
 
 
@@ -81,7 +81,7 @@ class _EagerLink(torch.autograd.Function):
         y, w = _forward(plan, Link(*tensors), basis)
         ctx.plan, ctx.basis = plan, basis
         ctx.save_for_backward(*tensors, w)
-        return y.clone() if y._is_view() else y  # a view could not be changed in place by the caller
+        return owned(y)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:

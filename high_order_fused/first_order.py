@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .backends import Backend, get
 from .operands import Layout, Operands
-from .ops import BASIS, Plan, library, plain
+from .ops import BASIS, Plan, library, owned, plain
 
 Basis = tuple[Tensor, ...]  # the tensors of `Operands`
 Geometry = tuple[int, ...]  # constants of a call besides those of the basis
@@ -62,7 +62,7 @@ class _FirstOrder(torch.autograd.Function):
     ) -> Tensor:
         ctx.rule, ctx.plan, ctx.geometry, ctx.basis = rule, plan, geometry, basis
         ctx.save_for_backward(x, w)
-        return rule.forward(get(plan.backend), x, w, Operands.of(basis, plan.layout), geometry)
+        return owned(rule.forward(get(plan.backend), x, w, Operands.of(basis, plan.layout), geometry))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:

@@ -98,8 +98,6 @@ def _fused(module: nn.Module) -> nn.Module | str | None:
         return ours
     for name, parameter in module._parameters.items():
         ours._parameters[name] = parameter
-    if kind.__name__ == "PolynomialLayer" and not _same(module, ours):
-        return f"{kind.__name__} is not that of polynomial-mlp: its outputs differ"
     for name, buffer in module._buffers.items():
         ours._buffers[name] = buffer
     ours.training = module.training
@@ -118,15 +116,6 @@ def _restored(module: nn.Module) -> nn.Module | None:
         before._buffers.update(module._buffers)
         before.training = module.training
     return before
-
-
-def _same(module: nn.Module, ours: nn.Module) -> bool:
-    """Whether both do the same to some points; for a class that is known by its name alone."""
-    weight = ours.get_parameter("weight")
-    x = torch.linspace(-1.5, 1.5, 4 * weight.shape[1]).reshape(4, -1).to(weight)
-    with torch.no_grad():
-        theirs, y = module(x), ours(x)
-    return theirs.shape == y.shape and torch.allclose(theirs, y, rtol=1e-3, atol=1e-5)
 
 
 def _hidden(module: nn.Module) -> list[nn.Module]:
@@ -187,12 +176,19 @@ def _convolution(kind: str) -> Maker:
 
 
 def _powers(m: Any) -> nn.Module | str:
+    """A class that is known by its name alone: its attributes, and what it does to some points, decide."""
     settings = ("in_features", "out_features", "polynomial_degree", "dense")
     lacking = [name for name in settings if not hasattr(m, name)]
     shape = None if lacking else (m.out_features if m.dense else 1, m.in_features, m.polynomial_degree + 1)
     if lacking or tuple(getattr(m, "weight", torch.empty(0)).shape) != shape:
         return "PolynomialLayer is not that of polynomial-mlp: its attributes differ"
-    return PolynomialLayer(m.in_features, m.out_features, m.polynomial_degree, m.dense)
+    ours = PolynomialLayer(m.in_features, m.out_features, m.polynomial_degree, m.dense)
+    ours.weight = m.weight
+    x = torch.linspace(-1.5, 1.5, 4 * m.in_features).reshape(4, -1).to(m.weight)
+    with torch.no_grad():
+        theirs, y = m(x), ours(x)
+    same = theirs.shape == y.shape and torch.allclose(theirs, y, rtol=1e-3, atol=1e-5)
+    return ours if same else "PolynomialLayer is not that of polynomial-mlp: its outputs differ"
 
 
 def _fourier(m: Any) -> nn.Module:

@@ -11,7 +11,7 @@ from .operands import Operands
 
 _WHOLE = {
     "product": "coefficients met, by index, the product in registers",
-    "product_gradients": "products of four inputs at a time, of the others, of each without itself",
+    "product_gradients": "products of some inputs at a time, of all others, of each without itself",
     "conv": "dense tiles over places of the output, the taps as inputs",
     "conv_gradients": "dense tiles over pixels, the taps as outputs, and over places of the output",
 }

@@ -32,10 +32,10 @@ class HighOrderLinearND(BasisLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not bases or any(not isinstance(basis, Basis) or basis.inputs for basis in bases):
+            raise ValueError(f"bases: got {bases!r}, needs bases that all features share")
+        super().__init__(bases[-1], count("in_features", in_features))
         self.bases = tuple(bases)
-        if not self.bases or any(not isinstance(basis, Basis) or basis.inputs for basis in self.bases):
-            raise ValueError(f"bases: got {self.bases!r}, needs bases that all features share")
-        super().__init__(self.bases[-1], count("in_features", in_features))
         self.in_features, self.out_features = in_features, count("out_features", out_features)
         size = math.prod(basis.size for basis in self.bases)
         self.weight = nn.Parameter(torch.empty(in_features, size, out_features, device=device, dtype=dtype))

@@ -140,7 +140,7 @@ class _EagerForm(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *tensors: Any) -> Tensor:
         ctx.plan, ctx.basis = plan, tensors[4:]
         ctx.save_for_backward(*tensors[:4])
-        return _kernel(plan, *tensors)
+        return owned(_kernel(plan, *tensors))
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
@@ -161,6 +161,11 @@ def form(plan: Plan, slots: Slots, x: Tensor, basis: Sequence[Tensor]) -> Tensor
     else:
         result = _kernel(plan, *tensors)
     return result
+
+
+def owned(fresh: Tensor) -> Tensor:
+    """What nobody else holds, as no view: a view that a Function returns could not be changed in place."""
+    return torch.ops.aten._unsafe_view.default(fresh, fresh.shape) if fresh._is_view() else fresh
 
 
 def plain(tensors: Sequence[Tensor | None]) -> bool:

@@ -6,7 +6,7 @@ PolynomialLayers.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -33,27 +33,18 @@ def conversion(source: Basis, target: Basis, exact: bool = True) -> Tensor:
     the target's curve meets the source's at the Lobatto points of each of its segments, as far as it can.
     At a point where segments meet, each side has its own value.
     """
-    number = 4 * target.size if target.kind == HARMONIC else target.table.shape[-1]
-    x, near = _points(target, number)
-    matrix: Tensor = torch.linalg.pinv(_values(target, x, near)) @ _values(source, x, near)
-    if exact:
-        x, near = _points(target, number + source.table.shape[-1] + 2)
-        wanted = _values(source, x, near)
-        wrong = (_values(target, x, near) @ matrix - wanted).abs().max() / wanted.abs().max()
-        if not wrong < _EXACT:
-            raise ValueError(f"target: got {target!r}, needs a basis that holds the functions of {source!r}")
-    return matrix[0] if len(matrix) == 1 else matrix
+    matrix, error = _fitted(target, lambda x, near: _values(source, x, near), source.table.shape[-1] + 2)
+    if exact and not error < _EXACT:
+        raise ValueError(f"target: got {target!r}, needs a basis that holds the functions of {source!r}")
+    return matrix
 
 
 def line(basis: Basis) -> Tensor:
     """Coefficients [K] or [I, K], float64, of the function x; ValueError for a basis without it."""
-    number = 4 * basis.size if basis.kind == HARMONIC else basis.table.shape[-1] + 2
-    x, near = _points(basis, number)
-    values = _values(basis, x, near)
-    found: Tensor = torch.linalg.pinv(values) @ x.unsqueeze(-1)
-    if (values @ found - x.unsqueeze(-1)).abs().max() > _EXACT * x.abs().max():
+    found, error = _fitted(basis, lambda x, near: x.unsqueeze(-1), 2)
+    if not error < _EXACT:
         raise ValueError(f"basis: got {basis!r}, needs one that holds straight lines")
-    return found[0, :, 0] if len(found) == 1 else found[..., 0]
+    return found.squeeze(-1)
 
 
 def refine(source: nn.Module, target: nn.Module, exact: bool = True) -> nn.Module:
@@ -105,6 +96,17 @@ def smooth(layer: PiecewiseDiscontinuousPolynomial, factor: float) -> None:
         w[:, :, 1:, 0] += half
 
 
+def _fitted(basis: Basis, functions: Callable[[Tensor, Tensor], Tensor], more: int) -> tuple[Tensor, float]:
+    """Coefficients [(I,) K, C] of functions(x, near) [I|1, P, C]; their relative error at `more` points."""
+    number = 4 * basis.size if basis.kind == HARMONIC else basis.table.shape[-1]
+    points = _points(basis, number)
+    found: Tensor = torch.linalg.pinv(_values(basis, *points)) @ functions(*points)
+    points = _points(basis, number + more)
+    wanted = functions(*points)
+    error = (_values(basis, *points) @ found - wanted).abs().max() / wanted.abs().max()
+    return found[0] if len(found) == 1 else found, error.item()
+
+
 def _points(basis: Basis, number: int) -> tuple[Tensor, Tensor]:
     """Lobatto points of each segment [I|1, P], and points beside them that say which segment is meant."""
     low, high = basis.domain.unbind(1)
@@ -137,11 +139,8 @@ def _values(basis: Basis, x: Tensor, near: Tensor) -> Tensor:
 
 def _linear(layer: nn.Module) -> tuple[Tensor, Basis] | None:
     """A view [out, in, K] of a fully connected layer's coefficients, and their basis."""
-    if isinstance(layer, PeerLayer) and not isinstance(layer, VariablesLayer):
-        return layer.w, layer.basis
-    if isinstance(layer, BasisLayer) and layer.weight.dim() == 3 and not isinstance(layer, HighOrderLinearND):
-        return layer.weight.permute(2, 0, 1), layer.basis
-    return None
+    coefficients, (basis, *others) = _coefficients(layer) or (torch.empty(0), (None,))
+    return None if basis is None or others or coefficients.dim() != 3 else (coefficients, basis)
 
 
 def _coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | None:
@@ -162,25 +161,15 @@ def _coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | None:
 
 def _settings(layer: nn.Module) -> dict[str, object]:
     """What a layer does with the functions of its edges."""
-    names = (
-        "combine",
-        "alpha",
-        "periodicity",
-        "rescale",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "padding_mode",
-    )
+    names = ("alpha", "periodicity", "rescale", "stride", "padding", "dilation", "groups", "padding_mode")
+    names += ("transposed", "output_padding")
     held = layer.conv if isinstance(layer, PeerConvolution) else layer
     kind: object = type(layer)
-    if isinstance(layer, HighOrderLinear) or (isinstance(layer, PeerLayer) and layer.combine is link):
-        kind = link  # sums, whichever way their coefficients lie
-    elif isinstance(layer, PeerLayer):
+    if isinstance(layer, (PeerLayer, PeerConvolution)):
         kind = layer.combine
-    found = {name: getattr(layer, name, getattr(held, name, None)) for name in names if name != "combine"}
-    return {"kind": kind, **found}
+    elif isinstance(layer, (HighOrderLinear, HighOrderLinearND)):
+        kind = link  # as the peer's sums, whose coefficients lie otherwise
+    return {"kind": kind} | {name: getattr(layer, name, getattr(held, name, None)) for name in names}
 
 
 def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -213,7 +202,7 @@ def _splines(
     source: KANLinear, target: KANLinear, exact: bool, where: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     ours, theirs = (
-        ((layer.scaled_spline_weight), (bases.bspline(layer.spline_order, knots=layer.grid.cpu()),))
+        (layer.scaled_spline_weight, (bases.bspline(layer.spline_order, knots=layer.grid.cpu()),))
         for layer in (source, target)
     )
     yield target.spline_weight, _converted(ours, theirs, exact, where)

@@ -5,8 +5,9 @@ import torch
 
 import high_order_fused as hof
 from high_order_fused import layers
+from high_order_fused.backends import _registered
 from high_order_fused.layers import PolynomialLayer, PRePU, calculate_input_powers, high_order_fc_layers
-from tests import cases
+from tests import cases, support
 from tests.support import difference
 
 
@@ -186,3 +187,16 @@ def test_autocast(dtype):
     kan = hof.kan.KANLinear(4, 3)
     with torch.autocast("cpu", dtype):
         assert difference(kan(x), kan(x).float()) == 0 and kan(x).dtype == dtype
+
+
+@pytest.mark.parametrize("backend", list(_registered))
+@pytest.mark.parametrize("lead", [(5,), (4, 5)])
+def test_outputs_may_be_changed_in_place(backend, lead):
+    basis, results = hof.bases.piecewise_lagrange(3, 2), []
+    for layer in (hof.HighOrderLinear(3, 2, basis), hof.HighOrderProduct(3, 2, basis)):
+        layer.to(support.DEVICE)
+        x = torch.rand(*lead, 3, device=support.DEVICE)
+        with hof.use_backend(backend):
+            for change in (lambda y: y.mul_(2), lambda y: y * 2):
+                results.append(torch.autograd.grad(change(layer(x)).sum(), layer.weight)[0])
+        assert difference(results[-2], results[-1]) < 1e-6

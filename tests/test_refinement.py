@@ -97,6 +97,8 @@ def test_convolutions(kind):
     refine(*ours)
     x = inside(2, 2, 6, 5, dtype=torch.float32)
     assert difference(ours[1](x), ours[0](x)) < 1e-5
+    with pytest.raises(ValueError, match=r"target: got .'kind'"):
+        refine(made[0], high_order_convolution_layers("continuous_prod2d", n=5, segments=4, **sizes))
     with pytest.raises(ValueError, match=r"target: got .*stride"):
         refine(ours[0], hof.HighOrderConv2d(2, 3, 3, B.bspline(2, 2)))
 
