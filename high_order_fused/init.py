@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .basis import Basis
+from .features import HOST
 
 
 def random_constants_(weight: Tensor, *bases: Basis, inputs: int | None = None) -> Tensor:
@@ -16,7 +17,7 @@ def random_constants_(weight: Tensor, *bases: Basis, inputs: int | None = None) 
 
     ValueError for a basis whose coefficients of the function 1 are not known (a derivative).
     """
-    one = torch.ones(1, dtype=torch.float64)
+    one = torch.ones(1, **HOST)
     for basis in bases:
         if basis.one is None:
             raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")

@@ -75,8 +75,8 @@ def initialize_linear(model: nn.Module, max_slope: float = 1.0, max_offset: floa
         if basis.one is None:
             raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")
         outputs, inputs = coefficients.shape[:2]
-        drawn = torch.tensor([2 * random.random() - 1 for _ in range(outputs * inputs * 2)])
-        slope, offset = drawn.double().view(outputs, inputs, 2, 1).unbind(2)
+        drawn = torch.tensor([2 * random.random() - 1 for _ in range(outputs * inputs * 2)], **HOST)
+        slope, offset = drawn.view(outputs, inputs, 2, 1).unbind(2)
         with torch.no_grad():
             coefficients.copy_(max_slope * slope * line(basis) + max_offset * offset * basis.one)
 
@@ -132,8 +132,8 @@ def _values(basis: Basis, x: Tensor, near: Tensor) -> Tensor:
     left, right = knots.gather(1, segment), knots.gather(1, segment + 1)
     phi = features(2 * (x - left) / (right - left) - 1, basis.table.shape[-1], basis.kind)
     table = basis.table.expand(inputs, basis.start.shape[0], -1, -1)
-    values = (table[torch.arange(inputs)[:, None], segment] @ phi.unsqueeze(-1)).squeeze(-1)
-    columns = basis.start[segment].unsqueeze(-1) + torch.arange(values.shape[-1])
+    values = (table[torch.arange(inputs, device="cpu")[:, None], segment] @ phi.unsqueeze(-1)).squeeze(-1)
+    columns = basis.start[segment].unsqueeze(-1) + torch.arange(values.shape[-1], device="cpu")
     return values.new_zeros(*x.shape, basis.size).scatter(-1, columns, values)
 
 
@@ -161,15 +161,14 @@ def _coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | None:
 
 def _settings(layer: nn.Module) -> dict[str, object]:
     """What a layer does with the functions of its edges."""
-    names = ("alpha", "periodicity", "rescale", "stride", "padding", "dilation", "groups", "padding_mode")
-    names += ("transposed", "output_padding")
+    names = "alpha periodicity rescale stride padding output_padding dilation groups padding_mode transposed"
     held = layer.conv if isinstance(layer, PeerConvolution) else layer
     kind: object = type(layer)
     if isinstance(layer, (PeerLayer, PeerConvolution)):
         kind = layer.combine
     elif isinstance(layer, (HighOrderLinear, HighOrderLinearND)):
         kind = link  # as the peer's sums, whose coefficients lie otherwise
-    return {"kind": kind} | {name: getattr(layer, name, getattr(held, name, None)) for name in names}
+    return {"kind": kind} | {name: getattr(layer, name, getattr(held, name, None)) for name in names.split()}
 
 
 def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iterator[tuple[Tensor, Tensor]]:

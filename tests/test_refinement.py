@@ -9,7 +9,7 @@ from torch import nn
 import high_order_fused as hof
 from high_order_fused.kan import KAN, KANLinear
 from high_order_fused.layers import high_order_convolution_layers, high_order_fc_layers
-from high_order_fused.refinement import conversion, initialize_linear, refine, smooth
+from high_order_fused.refinement import conversion, initialize_linear, line, refine, smooth
 from tests.support import difference
 
 B = hof.bases
@@ -244,3 +244,11 @@ def test_switches_have_them_too():
     other = high_order_fc_layers("switch_continuous", n=4, segments=3, in_features=2, out_features=3)
     with pytest.raises(ValueError, match="layer_out: got 3 segments, needs 2"):
         made[0].interpolate(other)
+
+
+def test_conversions_do_not_follow_the_default_device():
+    source, target = SAME["knots inserted"]
+    usual = conversion(source, target)
+    with torch.device("meta"):
+        assert torch.equal(conversion(source, target), usual)
+        assert line(source).device.type == "cpu"
