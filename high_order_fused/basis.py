@@ -126,8 +126,8 @@ class Basis:
         if self.inputs is not None and (x.dim() == 0 or x.shape[-1] != inputs):
             raise ValueError(f"x: got shape {tuple(x.shape)}, needs a last axis of {inputs} features")
         basis = self.operands(lookup_dtype(x), x.device)
-        result = function(x.reshape(1, -1, inputs), basis)
-        return torch.as_tensor(result.reshape(*x.shape, *result.shape[3:]))
+        result: Tensor = function(x.reshape(1, -1, inputs), basis)
+        return result.reshape(*x.shape, *result.shape[3:])
 
     def __repr__(self) -> str:
         return self.spec
