@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .checks import count
-from .sums import PiecewiseLayer
 
 Build = Callable[..., nn.Module]
 
@@ -37,10 +36,22 @@ def _forgive_lack(module: nn.Module, keys: Any) -> None:
         keys.missing_keys[:] = [key for key in keys.missing_keys if not key.startswith(own)]
 
 
+def peer_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict that the peer's own model of this kind loads strictly: without what it does not save.
+
+    These are the layers in a `SwitchLayer` or `SumLayer`, so also hidden ones of HighOrderMLP(resnet=True).
+    """
+    modules = model.named_modules(remove_duplicate=False)
+    several = [name for name, module in modules if isinstance(module, _Several)]
+    hidden = tuple(f"{name}.layers." if name else "layers." for name in several)
+    return {key: value for key, value in model.state_dict().items() if not key.startswith(hidden)}
+
+
 class SwitchLayer(_Several):
     """Layers "switch_...": the product of num_input_layers layers of one kind, then `normalization`, if any.
 
-    Their parameters are `layers.0.w` and so on; the peer's are neither trained nor saved.
+    Their parameters are `layers.0.w` and so on; the peer's are neither trained nor saved. scale and other
+    keywords, periodicity among them, are ignored, as by the peer.
     Source: high-order-layers-torch, SwitchLayer.
     """
 
@@ -55,14 +66,14 @@ class SwitchLayer(_Several):
         normalization: Callable[[Tensor], Tensor] | None = None,
         num_input_layers: int = 2,
         device: torch.device | str = "cpu",
-        **others: Any,
+        **ignored: Any,
     ) -> None:
         from .layers import high_order_fc_layers
 
         arguments = {"n": n, "in_features": in_features, "out_features": out_features, "segments": segments}
         super().__init__(
             [
-                high_order_fc_layers(layer_type, device=device, **arguments, **others)
+                high_order_fc_layers(layer_type, device=device, **arguments)
                 for _ in range(count("num_input_layers", num_input_layers))
             ]
         )
@@ -73,20 +84,22 @@ class SwitchLayer(_Several):
         return y if self.normalization is None else self.normalization(y)
 
     def initialize(self, max_slope: float, max_offset: float) -> None:
-        """Make every edge of the layers a line; as `refinement.initialize_linear`."""
-        from .refinement import initialize_linear
+        """Make every edge of the layers a line; as `peer_refinement.initialize_polynomial_layer`."""
+        from .peer_refinement import initialize_polynomial_layer
 
-        initialize_linear(self, max_slope, max_offset)
+        initialize_polynomial_layer(self, max_slope, max_offset)
 
-    def interpolate(self, layer_out: "SwitchLayer") -> None:
-        """Give layer_out's layers the functions of these, with other nodes; as the layers' `interpolate`."""
-        for mine, other in zip(self.layers, layer_out.layers, strict=True):
-            cast(PiecewiseLayer, mine).interpolate(cast(PiecewiseLayer, other))
+    def interpolate(self, layer_out: nn.Module) -> None:
+        """Give layer_out's layers the functions of these; as the layers' `interpolate`."""
+        from .peer_refinement import interpolate_polynomial_layer
 
-    def refine(self, layer_out: "SwitchLayer") -> None:
+        interpolate_polynomial_layer(self, layer_out)
+
+    def refine(self, layer_out: nn.Module) -> None:
         """Give layer_out's layers the functions of these; as the layers' `refine`."""
-        for mine, other in zip(self.layers, layer_out.layers, strict=True):
-            cast(PiecewiseLayer, mine).refine(cast(PiecewiseLayer, other))
+        from .peer_refinement import refine_polynomial_layer
+
+        refine_polynomial_layer(self, layer_out)
 
 
 class SumLayer(_Several):

@@ -23,6 +23,7 @@ from .conv_layers import (
     high_order_convolution_transpose_layers,
 )
 from .embeddings import fixed_rotation_layer
+from .kan import KANLinear
 from .linear import HighOrderLinear
 from .multiplied import (
     HighOrderProduct,
@@ -52,6 +53,17 @@ from .norm import (
     MaxCenterNormalizationND,
     normalization_layers,
 )
+from .peer_refinement import (
+    hp_refine_high_order_mlp,
+    initialize_network_polynomial_layers,
+    initialize_polynomial_layer,
+    interpolate_high_order_mlp,
+    interpolate_polynomial_layer,
+    refine_discontinuous_polynomial_layer,
+    refine_polynomial_layer,
+    smooth_discontinuous_layer,
+    smooth_discontinuous_network,
+)
 from .polynomial_mlp import PolynomialLayer, calculate_input_powers
 from .sums import (
     FourierSeries,
@@ -72,6 +84,7 @@ __all__ = [
     "HighOrderLinear",
     "HighOrderLinearND",
     "HighOrderProduct",
+    "KANAdapter",
     "L2Normalization",
     "LazyLayerNormLastDim",
     "LinearAdapter",
@@ -106,8 +119,17 @@ __all__ = [
     "high_order_convolution_layers",
     "high_order_convolution_transpose_layers",
     "high_order_fc_layers",
+    "hp_refine_high_order_mlp",
+    "initialize_network_polynomial_layers",
+    "initialize_polynomial_layer",
+    "interpolate_high_order_mlp",
+    "interpolate_polynomial_layer",
     "make_periodic",
     "normalization_layers",
+    "refine_discontinuous_polynomial_layer",
+    "refine_polynomial_layer",
+    "smooth_discontinuous_layer",
+    "smooth_discontinuous_network",
     "switch_continuous",
     "switch_discontinuous",
 ]
@@ -129,6 +151,11 @@ def LinearAdapter(*args: Any, in_features: int, out_features: int, **ignored: An
     return nn.Linear(in_features, out_features)
 
 
+def KANAdapter(n: int, in_features: int, out_features: int, segments: int, **ignored: Any) -> KANLinear:
+    """Layer "kan", not the peer's: a `KANLinear` with splines of degree n - 1 in that many segments."""
+    return KANLinear(in_features, out_features, grid_size=segments, spline_order=n - 1)
+
+
 fc_layers: dict[str, Callable[..., nn.Module]] = {
     "continuous": PiecewisePolynomial,
     "continuous_prod": PiecewisePolynomialProd,
@@ -146,6 +173,7 @@ fc_layers: dict[str, Callable[..., nn.Module]] = {
     "switch_continuous": switch_continuous,
     "switch_discontinuous": switch_discontinuous,
     "fourier": FourierSeries,
+    "kan": KANAdapter,
     "baseline": LinearAdapter,
     "baseline_relu": LinearReluAdapter,
 }

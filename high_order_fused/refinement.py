@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from . import bases
 from .basis import OUTSIDE, Basis
@@ -39,10 +40,10 @@ def conversion(source: Basis, target: Basis, exact: bool = True) -> Tensor:
     return matrix
 
 
-def line(basis: Basis) -> Tensor:
-    """Coefficients [K] or [I, K], float64, of the function x; ValueError for a basis without it."""
+def line(basis: Basis, exact: bool = True) -> Tensor:
+    """Coefficients [K] or [I, K], float64, of the function x; ValueError for a basis without it, if exact."""
     found, error = _fitted(basis, lambda x, near: x.unsqueeze(-1), 2)
-    if not error < _EXACT:
+    if exact and not error < _EXACT:
         raise ValueError(f"basis: got {basis!r}, needs one that holds straight lines")
     return found.squeeze(-1)
 
@@ -51,21 +52,26 @@ def refine(source: nn.Module, target: nn.Module, exact: bool = True) -> nn.Modul
     """Give the target the functions of the source: layers of one kind, or networks of such layers.
 
     Returns the target. More nodes, segments, frequencies or knots, or another basis; every other module's
-    state is copied. Splines of `KANLinear` are equal inside the grid. exact as in `conversion`. TypeError for
-    modules that do not match, ValueError where functions, sizes or settings do not fit; the target is changed
-    only if all fits.
+    state is copied, into lazy modules too. Splines of `KANLinear` are equal inside the grid. exact as in
+    `conversion`. TypeError for modules that do not match, ValueError where functions, sizes or settings do
+    not fit; the target is changed only if all fits.
     """
     with torch.no_grad():
         for into, values in list(_pairs(source, target, exact, "")):
+            if isinstance(into, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+                into.materialize(values.shape)
             into.copy_(values)
     return target
 
 
-def initialize_linear(model: nn.Module, max_slope: float = 1.0, max_offset: float = 0.0) -> None:
+def initialize_linear(
+    model: nn.Module, max_slope: float = 1.0, max_offset: float = 0.0, exact: bool = True
+) -> None:
     """Make every edge of a layer, or of a network's fully connected layers, a line a x + b.
 
     a from U(-max_slope, max_slope), b from U(-max_offset, max_offset) by Python's `random`, for each output
-    and then each input. TypeError where there is no such layer, ValueError for a basis without lines.
+    and then each input. TypeError where there is no such layer, ValueError for a basis without lines; if not
+    exact, its functions come near the line instead, in segments of one node by its value in the middle.
     Source: high-order-layers-torch, initialize_polynomial_layer.
     """
     found = [edges for edges in map(_linear, model.modules()) if edges is not None]
@@ -78,7 +84,7 @@ def initialize_linear(model: nn.Module, max_slope: float = 1.0, max_offset: floa
         drawn = torch.tensor([2 * random.random() - 1 for _ in range(outputs * inputs * 2)], **HOST)
         slope, offset = drawn.view(outputs, inputs, 2, 1).unbind(2)
         with torch.no_grad():
-            coefficients.copy_(max_slope * slope * line(basis) + max_offset * offset * basis.one)
+            coefficients.copy_(max_slope * slope * line(basis, exact) + max_offset * offset * basis.one)
 
 
 def smooth(layer: PiecewiseDiscontinuousPolynomial, factor: float) -> None:
@@ -171,6 +177,11 @@ def _settings(layer: nn.Module) -> dict[str, object]:
     return {"kind": kind} | {name: getattr(layer, name, getattr(held, name, None)) for name in names.split()}
 
 
+def _kind(module: nn.Module) -> type:
+    """Its class; of a lazy module the one it will have."""
+    return getattr(module, "cls_to_become", None) or type(module)
+
+
 def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Tensors of the target, and what is to be copied into them."""
     where = f"target{name and f' at {name}'}"
@@ -184,15 +195,16 @@ def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iter
         yield theirs[0], _converted(ours, theirs, exact, where)
         return
     children = list(source.named_children()), list(target.named_children())
-    if type(source) is not type(target) or len(children[0]) != len(children[1]):
+    if _kind(source) is not _kind(target) or len(children[0]) != len(children[1]):
         raise TypeError(
             f"{where}: got {type(target).__name__}, needs a layer or network like {type(source).__name__}"
         )
     own = dict(source.named_parameters(recurse=False)) | dict(source.named_buffers(recurse=False))
     for key, into in (*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)):
-        if key not in own or own[key].shape != into.shape:
-            raise ValueError(f"{where}: got {key} of shape {tuple(into.shape)}, needs that of the source")
-        yield into, own[key]
+        if key not in own or not (is_lazy(into) or (not is_lazy(own[key]) and own[key].shape == into.shape)):
+            raise ValueError(f"{where}: got {key} of another shape than the source's, needs the same")
+        if not is_lazy(own[key]):
+            yield into, own[key]
     for (_, inner), (key, outer) in zip(*children, strict=True):
         yield from _pairs(inner, outer, exact, f"{name}.{key}" if name else key)
 

@@ -53,6 +53,18 @@ class PeerLayer(nn.Module):
             x = make_periodic(x, self.periodicity)
         return self.combine(x, self.w.permute(1, 2, 0), self.basis)
 
+    def interpolate(self, layer_out: nn.Module) -> None:
+        """Give layer_out this layer's functions; as `peer_refinement.interpolate_polynomial_layer`."""
+        from .peer_refinement import interpolate_polynomial_layer
+
+        interpolate_polynomial_layer(self, layer_out)
+
+    def refine(self, layer_out: nn.Module) -> None:
+        """Give layer_out this layer's functions; as `peer_refinement.refine_polynomial_layer`."""
+        from .peer_refinement import refine_polynomial_layer
+
+        refine_polynomial_layer(self, layer_out)
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, basis={self.basis!r}"
 
@@ -87,27 +99,6 @@ class PiecewiseLayer(PeerLayer):
     def which_segment(self, x: Tensor) -> Tensor:
         """Segment of x, int64, of x's shape; -inf, inf and NaN belong to the first, last and first one."""
         return self.basis.locate(x if self.periodicity is None else make_periodic(x, self.periodicity))[0]
-
-    def interpolate(self, layer_out: "PiecewiseLayer") -> None:
-        """Give layer_out this layer's functions, with other nodes in the same segments.
-
-        Of fewer nodes its curve meets this one's there. ValueError for other segments.
-        Source: high-order-layers-torch, interpolate_polynomial_layer.
-        """
-        if layer_out.segments != self.segments:
-            raise ValueError(f"layer_out: got {layer_out.segments} segments, needs {self.segments}")
-        self.refine(layer_out)
-
-    def refine(self, layer_out: "PiecewiseLayer") -> None:
-        """Give layer_out this layer's functions, with other nodes and segments.
-
-        The same where it has no fewer nodes and a multiple of the segments; otherwise its curve meets this
-        one's at its nodes, where `refinement.refine` raises. Source: high-order-layers-torch,
-        refine_polynomial_layer; for discontinuous layers, whose ends have two sides, the peer raises.
-        """
-        from .refinement import refine
-
-        refine(self, layer_out, exact=False)
 
 
 class PiecewisePolynomial(PiecewiseLayer):
