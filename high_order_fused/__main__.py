@@ -1,6 +1,8 @@
-"""python -m high_order_fused info | bench | demo: what is installed, measurements, a tour."""
+"""python -m high_order_fused info | bench | demo | run: facts, measurements, a tour, a peer's program."""
 
 import argparse
+import os
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 
@@ -50,7 +52,33 @@ def demo(argv: Sequence[str]) -> None:
     main(list(argv))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"info": info, "bench": bench, "demo": demo}
+def run(argv: Sequence[str]) -> None:
+    """Run a script for high-order-layers-torch or efficient-kan, unchanged, on our layers."""
+    parser = argparse.ArgumentParser(
+        "python -m high_order_fused run",
+        description=f"{run.__doc__} Otherwise as `python SCRIPT`; other processes that it starts afresh "
+        "(not forks) see the originals unless they call high_order_fused.compat.install().",
+    )
+    parser.add_argument("script", help="a file, or a folder with a __main__.py")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets")
+    script = parser.parse_args(argv[:1]).script
+    if not os.path.exists(script):
+        parser.error(f"script: got {script!r}, needs a file that is there")
+    from .compat import install
+
+    install()
+    sys.argv = list(argv)
+    if not sys.flags.safe_path:  # where `python -m` put the current folder
+        sys.path[0] = os.path.dirname(os.path.realpath(script))
+    runpy.run_path(script, run_name="__main__")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "info": info,
+    "bench": bench,
+    "demo": demo,
+    "run": run,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
