@@ -80,7 +80,7 @@ class StagedNetwork(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The stage that trains."""
-        return torch.tensor(self.training_layer)
+        return torch.tensor(self.training_layer, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Go on with the stage of a checkpoint."""

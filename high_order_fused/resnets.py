@@ -118,8 +118,8 @@ class ResNet(StagedNetwork):
     weight_magnitude mean nothing.
     scale: the `length` of the convolutions, their interval being [-scale / 2, scale / 2].
     rescale_planes: an integer that divides the channels 64, 128, 256, 512.
-    norm_layer: after the stem and in shortcuts "batch", "max_abs" (the infinity norm of a sample; scale 2 fits
-    it), "none" or what makes a module for so many channels; None: "batch" if standard, else "max_abs".
+    norm_layer: after the stem and in shortcuts "batch", "max_abs" (the infinity norm of a sample; scale 2
+    fits it), "none" or what makes a module for so many channels; None: "batch" if standard, else "max_abs".
     block_norm: the same for the convolutions of blocks; None: norm_layer.
     initialization: "constant_random", constant functions, or "kaiming", coefficients from N(0, 2 / fan out);
     None: "kaiming" if standard, which has no other, else "constant_random".
@@ -174,7 +174,12 @@ class ResNet(StagedNetwork):
         norm = _norm("norm_layer", norm_layer or ("batch" if standard else "max_abs"))
         inner = _norm("block_norm", block_norm or norm)
         recipe = Recipe(
-            convolution, activation, norm, inner, count("groups", groups), count("width", width_per_group)
+            convolution,
+            activation,
+            norm,
+            inner,
+            count("groups", groups),
+            count("width_per_group", width_per_group),
         )
 
         channels = 64 // rescale_planes
