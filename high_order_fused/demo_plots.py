@@ -13,28 +13,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from torch import Tensor, nn
 
+from .edge_functions import EdgeFunctions, edge_functions
 from .kan import KANLinear
 from .linear import HighOrderLinear
+from .plot_style import BLUE, FAINT, MUTED, ORANGE, RED, STYLE, curve, occurrence
 
-COLORS = {"KAN": "#2563eb", "piecewise polynomial": "#ea580c", "ReLU": "#64748b"}
+COLORS = {"KAN": BLUE, "piecewise polynomial": ORANGE, "ReLU": MUTED}
 WORDS = {"KAN": "cubic splines, 5 segments", "piecewise polynomial": "parabolas, 2 segments"}
 OURS, PEER = COLORS["piecewise polynomial"], "#a8b4c4"
-INK, MUTED, FAINT, DATA = "#1e293b", "#64748b", "#cbd5e1", "#dbe3ec"
-STYLE: Any = {
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#94a3b8",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": "#475569",
-    "ytick.color": "#475569",
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
-}
 Layer = KANLinear | HighOrderLinear
 
 
@@ -54,16 +40,17 @@ def draw(folder: Path, results: dict[str, Any], models: dict[str, nn.Module], x:
 
 def edges(layers: dict[str, Layer], x: Tensor, columns: int = 6) -> Figure:
     """A column for each of the most influential pixels; for each layer all edges of that pixel."""
-    strength = {name: _strength(layer, x[::4]) for name, layer in layers.items()}
-    influence = torch.stack([s.amax(1) / s.max() for s in strength.values()]).sum(0)
+    functions = {name: edge_functions(layer) for name, layer in layers.items()}
+    strength = {name: each.strength(x) for name, each in functions.items()}
+    influence = torch.stack([s.amax(0) / s.max() for s in strength.values()]).sum(0)
     pixels = influence.topk(columns).indices.sort().values.tolist()
     figure = Figure(figsize=(2 * columns, 2.2 + 2.1 * len(layers)))
     grid = figure.subplots(1 + len(layers), columns, height_ratios=[0.62] + [1] * len(layers), sharey="row")
     for axes, pixel in zip(grid[0], pixels, strict=True):
         _pixel(axes, x, pixel)
-    for row, (name, layer) in zip(grid[1:], layers.items(), strict=True):
+    for row, (name, each) in zip(grid[1:], functions.items(), strict=True):
         for axes, pixel in zip(row, pixels, strict=True):
-            _edges_of(axes, layer, x, pixel, int(strength[name][pixel].argmax()), COLORS[name])
+            _edges_of(axes, each, x, pixel, int(strength[name][:, pixel].argmax()), COLORS[name])
         limit = max(abs(end) for end in row[0].get_ylim())
         row[0].set_ylim(-limit, limit)
         row[0].set_ylabel("contribution to a unit")
@@ -141,51 +128,22 @@ def _pixel(axes: Axes, x: Tensor, pixel: int) -> None:
     """Where the pixel is, in the average image."""
     down, right = divmod(pixel, 8)
     axes.imshow(x.mean(0).view(8, 8).numpy(), cmap="Greys", vmin=-1, vmax=1.4)
-    axes.add_patch(Rectangle((right - 0.5, down - 0.5), 1, 1, fill=False, edgecolor="#dc2626", lw=2))
+    axes.add_patch(Rectangle((right - 0.5, down - 0.5), 1, 1, fill=False, edgecolor=RED, lw=2))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=FAINT)
     axes.set_title(f"row {down + 1}, column {right + 1}", fontsize=9, weight="normal", loc="center")
 
 
-def _edges_of(axes: Axes, layer: Layer, x: Tensor, pixel: int, unit: int, color: str) -> None:
-    """Draw the edges of a pixel, the one to a unit boldly, over the frequency of the pixel's values."""
-    knots = _knots(layer, pixel)
-    at = torch.linspace(knots[0].item(), knots[-1].item(), 161)
-    functions = _edges(layer, at, x[:, pixel], pixel).numpy()
-    axes.plot(at.numpy(), functions, color=color, lw=0.6, alpha=0.22)
+def _edges_of(axes: Axes, edge: EdgeFunctions, x: Tensor, pixel: int, unit: int, color: str) -> None:
+    """Draw a pixel's edges less their means over x, the one to a unit boldly, over the pixel's values."""
+    at, units = edge.curve(pixel), range(edge.outputs)
+    mean = edge.values(x[:, [pixel]], [pixel], units).mean(0)
+    functions = (edge.values(at[:, None], [pixel], units) - mean)[:, :, 0]
+    axes.plot(at.numpy(), functions.numpy(), color=color, lw=0.6, alpha=0.22)
     axes.axhline(0, color=FAINT, lw=0.8, zorder=1)
-    axes.plot(at.numpy(), functions[:, unit], color="white", lw=4.5)
-    axes.plot(at.numpy(), functions[:, unit], color=color, lw=2.2)
-    circles: Any = {"color": "white", "markeredgecolor": color, "markeredgewidth": 1.5, "markersize": 4.5}
-    axes.plot(knots.numpy(), _edges(layer, knots, x[:, pixel], pixel)[:, unit].numpy(), "o", **circles)
+    curve(axes, at, functions[:, unit], color)
     axes.tick_params(length=0)
-    frequency = axes.twinx()
-    frequency.hist(x[:, pixel].tolist(), bins=17, range=(-17 / 16, 17 / 16), color=DATA, rwidth=0.86)
-    frequency.set_ylim(0, 3 * frequency.get_ylim()[1])
-    frequency.set_axis_off()
-    axes.set_zorder(frequency.get_zorder() + 1)
-    axes.patch.set_visible(False)
-
-
-@torch.no_grad()
-def _edges(layer: Layer, at: Tensor, data: Tensor, pixel: int) -> Tensor:
-    """The functions of all edges of a pixel: [len(at), units], less their means over the data."""
-    rows = torch.zeros(len(at) + len(data), 64)
-    rows[:, pixel] = torch.cat([at, data])
-    y: Tensor = layer(rows)
-    return y[: len(at)] - y[len(at) :].mean(0)
-
-
-def _strength(layer: Layer, x: Tensor) -> Tensor:
-    """Standard deviation [64, units] of what each edge contributes over the data."""
-    return torch.stack([_edges(layer, x[:, pixel], x[:, pixel], pixel).std(0) for pixel in range(64)])
-
-
-def _knots(layer: Layer, pixel: int) -> Tensor:
-    if isinstance(layer, KANLinear):
-        return layer.grid[pixel, layer.spline_order : -layer.spline_order]
-    low, high = layer.basis.interval
-    return torch.linspace(low, high, layer.basis.segments + 1)
+    occurrence(axes, x[:, pixel], -1.0, 1.0)
 
 
 def _bars(axes: Axes, values: dict[str, float], colors: dict[str, str], unit: str, log: bool = False) -> None:
