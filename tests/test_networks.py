@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from high_order_fused import bases, layers, networks, norm
+from high_order_fused.kan import KAN
 from high_order_fused.linear import HighOrderLinear
 from high_order_fused.refinement import conversion, refine
 from tests.peer_networks import alike, in_double, peer_networks, seeded
@@ -184,6 +185,30 @@ def test_row_28_hidden_layers_are_trained_saved_and_moved(kind, resnet):
     assert net.double()(x.double()).dtype == torch.float64
 
 
+def test_row_25_names_and_composition_of_a_resnet():
+    """A hidden layer's sum takes what the module before it makes of the same input; no peer needed."""
+    net = mlp(hidden_layers=2, resnet=True)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    registered = ["input_layer.w", "output_layer.w", "model.0.w", "model.1.w", "model.3.w"]
+    assert list(networks.peer_state_dict(net)) == registered
+    assert list(net.state_dict()) == [
+        *registered[:4],
+        "model.2.layers.0.w",
+        "model.2.layers.1.w",
+        "model.3.w",
+    ]
+    first, second, third, last = net.model
+    x = torch.rand(5, 3)
+    y = second(first(x))
+    assert difference(net(x), last(third.layers[0](y) + second(y))) < 1e-6
+    before = net.model[2].layers[0].w.clone()
+    net.load_state_dict({key: value + 1 for key, value in networks.peer_state_dict(net).items()}, strict=True)
+    assert torch.equal(net.model[2].layers[0].w, before) and not torch.equal(net.model[2].layers[1].w, before)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        net.load_state_dict({key: value for key, value in net.state_dict().items() if key != "model.1.w"})
+
+
 def test_a_resnet_may_add_its_input_once():
     net = mlp(hidden_layers=3, corrected_resnet=True)
     for parameter in net.parameters():
@@ -259,7 +284,12 @@ def test_row_54_kan_layers_and_piecewise_layers_are_interchangeable():
             optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < 0.5 * losses[0]
-    assert isinstance(mlp("kan", 4).model[1], layers.KANAdapter(4, 1, 1, 2).__class__)
+    sizes = {"in_segments": 5, "out_segments": 5, "hidden_layers": 0, "hidden_width": 4}
+    ours, kan = (
+        seeded(networks.HighOrderMLP, "kan", 4, 3, 2, **sizes)[0],
+        seeded(KAN, [3, 4, 2], grid_size=5)[0],
+    )
+    assert torch.equal(ours(x), kan(x))
 
 
 @pytest.mark.parametrize(("degree", "segments"), [(1, 4), (2, 3), (3, 5)])
@@ -306,3 +336,45 @@ def test_every_public_name_is_there():
         name for name, found in vars(peer_networks()).items() if own in getattr(found, "__module__", "")
     }
     assert theirs - {"PiecewiseDiscontinuous", "HighOrderMLPMixerBlock"} <= set(networks.__all__)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n"), [("continuous", 3), ("continuous", 10), ("discontinuous", 1), ("discontinuous", 4)]
+)
+def test_row_57_initial_lines_without_offset_are_odd(kind, n):
+    layer = layers.high_order_fc_layers(kind, n=n, in_features=3, out_features=2, segments=3)
+    networks.initialize_polynomial_layer(layer, max_slope=1.0, max_offset=0.0)
+    assert torch.allclose(layer.w, -layer.w.flip(-1), atol=1e-6) and layer.w.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("resnet", [False, True])
+@pytest.mark.parametrize("kind", ["continuous", "discontinuous", "switch_continuous", "switch_discontinuous"])
+def test_row_57_initial_lines_change_the_output(kind, resnet):
+    net, x = mlp(kind, resnet=resnet), torch.rand(2, 3)
+    before = net(x)
+    networks.initialize_network_polynomial_layers(net, max_slope=1.0, max_offset=0.0)
+    assert difference(net(x), before) > 1e-2
+
+
+def test_row_57_a_step_moves_the_values_of_one_segment_alone():
+    layer = layers.high_order_fc_layers("discontinuous", n=2, in_features=1, out_features=1, segments=10)
+    nn.functional.mse_loss(layer(torch.full((1, 1), 0.5)), torch.full((1, 1), 0.2)).backward()
+    assert layer.w.grad.shape == (1, 1, 20) and layer.w.grad.flatten().nonzero().flatten().tolist() == [
+        14,
+        15,
+    ]
+
+
+@pytest.mark.parametrize("layers_multiplied", [2, 3])
+def test_row_57_normalised_switches_are_finite(layers_multiplied):
+    layer = networks.SwitchLayer(
+        "continuous",
+        3,
+        2,
+        3,
+        segments=2,
+        num_input_layers=layers_multiplied,
+        normalization=norm.MaxAbsNormalization(),
+    )
+    y = layer(torch.rand(5, 2) * 2 - 1)
+    assert y.shape == (5, 3) and y.isfinite().all()

@@ -222,6 +222,16 @@ def test_row_23_coarser_layers_are_the_peers(kind, n, segments, finer):
     assert difference(ours.w, theirs.w) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["continuous2d", "polynomial2d", "fourier2d"])
+def test_networks_of_convolutions_are_refined_too(kind):
+    make = networks.HighOrderFullyConvolutionalNetwork
+    source, target = (make(kind, n, [2, 3, 2], 2, 3, normalization=nn.BatchNorm2d).eval() for n in (3, 5))
+    filled(source)
+    networks.interpolate_high_order_mlp(source, target)
+    x = 2 * torch.rand(3, 2, 7, 7) - 1
+    assert difference(target(x), source(x)) < 1e-4
+
+
 def test_row_23_each_side_of_a_knot_keeps_its_value():
     source = filled(high_order_fc_layers("discontinuous", n=2, segments=2, in_features=1, out_features=1))
     target = high_order_fc_layers("discontinuous", n=3, segments=4, in_features=1, out_features=1)
