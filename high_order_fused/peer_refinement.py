@@ -2,7 +2,8 @@
 
 Where the peer's functions leave a layer out in silence, or raise, these change it or say why not. Unlike
 `refinement.refine` they go on where the target cannot hold the functions: with fewer nodes, or segments that
-are no multiple. Then its curves meet the given ones at its nodes.
+are no multiple. Then its curves meet the given ones at its nodes; where an edge has one number alone, or for a
+length other than 2, as near as they can, where the peer takes what the last segment says.
 """
 
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def interpolate_polynomial_layer(layer_in: nn.Module, layer_out: nn.Module) -> N
     """
     for ours, theirs in zip(layer_in.modules(), layer_out.modules(), strict=False):  # refine finds the rest
         needed, got = getattr(ours, "segments", None), getattr(theirs, "segments", None)
-        if needed != got:
+        if None not in (needed, got) and needed != got:
             raise ValueError(f"layer_out: got {got} segments, needs {needed}")
     refine(layer_in, layer_out, exact=False)
 
