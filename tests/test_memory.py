@@ -1,0 +1,28 @@
+"""No layer makes a tensor of all rows, inputs and outputs, nor of all rows, inputs and coefficients."""
+
+import pytest
+import torch
+
+import high_order_fused as hof
+from high_order_fused.demo_training import peak_memory
+from high_order_fused.kan import KANLinear
+
+ROWS, SIZE = 2048, 64
+
+
+@pytest.mark.skipif(not hof.backends()["cpu"].available, reason="the reference expands its input")
+@pytest.mark.parametrize("kind", ["KAN", "piecewise"])
+def test_a_step_holds_no_expansion(kind):
+    make = {
+        "KAN": lambda: KANLinear(SIZE, SIZE, grid_size=5),
+        "piecewise": lambda: hof.HighOrderLinear(SIZE, SIZE, hof.bases.piecewise_lagrange(4, 5)),
+    }[kind]
+    layer, x = make(), torch.randn(ROWS, SIZE, requires_grad=True)
+
+    def step():
+        with hof.use_backend("cpu"):
+            return torch.autograd.grad(layer(x).square().sum(), (x, *layer.parameters()))
+
+    step()
+    row_wise = ROWS * SIZE * 4  # bytes of an input, an output or a gradient of one; an expansion has 8 such
+    assert peak_memory(step) < 7 * row_wise
