@@ -2,8 +2,8 @@
 
 Where the peer's functions leave a layer out in silence, or raise, these change it or say why not. Unlike
 `refinement.refine` they go on where the target cannot hold the functions: with fewer nodes, or segments that
-are no multiple. Then its curves meet the given ones at its nodes. Edges of one number, and continuous ones of
-a length other than 2, come as near as they can, where the peer takes what the last segment says.
+are no multiple. Then its curves meet the given ones at its nodes. Edges of one number, and layers of a length
+other than 2, come as near as they can, otherwise than the peer's.
 """
 
 from collections.abc import Callable
