@@ -21,11 +21,12 @@ Visit = Callable[[str, nn.Module, Tensor], None]
 class Share(NamedTuple):
     """What a layer, or one of its variables, has met: the shares of `values` below, above and NaN.
 
-    domain: the interval, or the smallest that holds all features'. outside: what the functions do there.
+    domain: the interval, or the smallest that holds all features'. outside: what the functions do there, by
+    the names of `bases`; the splines of a KAN layer fall to zero.
     """
 
     name: str
-    layer: str
+    kind: str
     domain: tuple[float, float]
     outside: str
     values: int
@@ -46,7 +47,7 @@ class DomainReport(tuple[Share, ...]):
         for s in self:
             low, high = s.domain
             shares = (f"{share:.2%}" for share in (s.below, s.above, s.nan))
-            rows.append((s.name, s.layer, f"{low:.4g} .. {high:.4g}", *shares, f"{s.values:,}", s.outside))
+            rows.append((s.name, s.kind, f"{low:.4g} .. {high:.4g}", *shares, f"{s.values:,}", s.outside))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         right = (3, 4, 5, 6)
         return "\n".join(
@@ -93,7 +94,7 @@ def domain_report(model: nn.Module, x: Any) -> DomainReport:
             name or "the model",
             counts.kind,
             counts.basis.interval,
-            "falls to 0" if counts.kind == "KANLinear" else counts.basis.outside,
+            counts.basis.outside,
             counts.values,
             *(number / max(1, counts.values) for number in counts.outside),
         )
