@@ -44,22 +44,20 @@ class _Residual(nn.Module):
 
     expansion: int
 
-    def __init__(self, recipe: Recipe, convolutions: Sequence[dict[str, int]], stride: int) -> None:
+    def __init__(self, recipe: Recipe, body: Sequence[dict[str, int]], stride: int) -> None:
         super().__init__()
-        for number, sizes in enumerate(convolutions, 1):
+        for number, sizes in enumerate(body, 1):
             self.add_module(f"conv{number}", recipe.convolution(**sizes))
             self.add_module(f"bn{number}", recipe.block_norm(sizes["out_channels"]))
-        self.convolutions = len(convolutions)
+        self.convolutions = len(body)
         self.activation = recipe.activation()
-        ends = {
-            "in_channels": convolutions[0]["in_channels"],
-            "out_channels": convolutions[-1]["out_channels"],
-        }
+        inputs, outputs = body[0]["in_channels"], body[-1]["out_channels"]
         self.downsample = None
-        if stride != 1 or ends["in_channels"] != ends["out_channels"]:
-            self.downsample = nn.Sequential(
-                recipe.convolution(**ends, kernel_size=1, stride=stride), recipe.norm(ends["out_channels"])
+        if stride != 1 or inputs != outputs:
+            shortcut = recipe.convolution(
+                in_channels=inputs, out_channels=outputs, kernel_size=1, stride=stride
             )
+            self.downsample = nn.Sequential(shortcut, recipe.norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = x

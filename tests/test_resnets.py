@@ -111,7 +111,6 @@ def test_grouped_and_wide_bottlenecks(sizes):
 def test_scale_is_the_length_of_the_interval(layer_type):
     """Functions on [-2, 2] of 2 x are those on [-1, 1] of x, except that the peer's pieces are not."""
     wide, narrow = (tiny(layer_type, scale=scale, segments=1).layer0[0] for scale in (4.0, 2.0))
-    narrow.load_state_dict(wide.state_dict())
     nn.init.normal_(wide.conv.weight)
     narrow.load_state_dict(wide.state_dict())
     x = images(2)
@@ -156,6 +155,20 @@ def test_a_block_is_the_sum_of_its_convolutions_and_its_shortcut():
     block = tiny("standard", norm_layer="none").layer1[0]
     z = functional.conv2d(x, block.conv1.weight, padding=1).relu()
     assert difference(block(x), (functional.conv2d(z, block.conv2.weight, padding=1) + x).relu()) < 1e-6
+
+
+@pytest.mark.parametrize("layer_type", HIGH_ORDER)
+def test_the_peers_convolutions_give_the_same_logits(layer_type, monkeypatch):
+    peer = pytest.importorskip("high_order_layers_torch.layers", reason="the peer is not installed")
+    options = {"scale": 3.0, "rescale_output": True, "periodicity": 2.5, "initialization": "kaiming"}
+    ours = tiny(layer_type, **options)
+    monkeypatch.setattr(
+        "high_order_fused.resnets.high_order_convolution_layers", peer.high_order_convolution_layers
+    )
+    theirs = tiny(layer_type, **options)
+    theirs.load_state_dict(ours.state_dict())
+    x = images(2)
+    assert difference(ours(x), theirs(x)) < 1e-4  # five stages of float32
 
 
 def test_dilation_in_place_of_strides_keeps_the_size():
