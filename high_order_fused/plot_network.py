@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _HEIGHT, _LETTER = 1.9, 0.085  # inches: from nodes to nodes, a letter
 _BOX, _GAP, _WIDEST = 0.46, 1.25, 24.0  # the side of a small picture; from one to the next, in boxes; a row
+_ROUNDING = 1e-5  # of the coefficients: what varies by less is constant
 
 
 class _Level(NamedTuple):
@@ -82,10 +83,11 @@ def _levels(model: nn.Module, x: Tensor, most: int) -> list[_Level]:
             raise TypeError(f"model: got {title!r} with an input of {x.dim()} axes, needs rows")
         if any(x is other for _, other in met):
             raise TypeError(f"model: got {title!r} beside another layer, needs layers in a row")
-        if levels and levels[-1].functions.outputs != functions.inputs:
+        width = levels[-1].functions.outputs if levels else x.shape[1]
+        if width != functions.inputs:
             raise TypeError(
-                f"model: got {title!r} of {functions.inputs} inputs after {levels[-1].functions.outputs} "
-                "outputs, needs layers in a row"
+                f"model: got {title!r} of {functions.inputs} inputs after {width} features, "
+                "needs layers in a row"
             )
         if functions.weight[..., 0].numel() > most:
             raise ValueError(
@@ -127,7 +129,8 @@ def _draw_level(axes: "Axes", level: _Level, bottom: float, width: float, side: 
     starts, ends = _places(functions.inputs, width), _places(functions.outputs, width)
     boxes = _places(functions.inputs * functions.outputs, width)
     half = side / 2
-    shades = level.strength / level.strength.max().clamp_min(1e-300)
+    least = _ROUNDING * functions.weight.abs().max()
+    shades = level.strength / torch.maximum(level.strength.max(), least).clamp_min(1e-300)
     for feature, start in enumerate(starts):
         points = functions.curve(feature, 60)
         curves = functions.values(points[:, None], [feature], range(functions.outputs))[:, :, 0]
@@ -150,7 +153,7 @@ def _fitted(values: Tensor) -> Tensor:
     """Values, NaN among them, moved and scaled into (-1/2, 1/2); what is constant is 0."""
     there = values[~values.isnan()]
     low, high = there.min(), there.max()
-    size = torch.maximum(high - low, 1e-5 * there.abs().max()).clamp_min(1e-300)
+    size = torch.maximum(high - low, _ROUNDING * there.abs().max()).clamp_min(1e-300)
     return (values - (low + high) / 2) / size * 0.82
 
 

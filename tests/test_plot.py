@@ -237,6 +237,11 @@ def test_network_without_data_and_peers_networks():
 
     for model, edges in ((Ends(), 8 + 12 + 3), (KAN([2, 3, 1]), 9)):
         assert len(plot.network(model).axes[0].patches) == edges
+    constant = high_order_fc_layers("continuous", n=3, in_features=2, out_features=2, segments=3)
+    axes = plot.network(constant, torch.randn(50, 2)).axes[0]
+    curves = [line for line in axes.lines if line.get_linewidth() == 1.5][:4]
+    assert all(line.get_alpha() < 0.11 for line in curves), "rounding is drawn as variation"
+    assert all(np.nanstd(line.get_ydata()) < 1e-4 for line in curves)
     axes = plot.network(KANLinear(2, 1)).axes[0]
     assert "SiLU" not in [text.get_text() for text in axes.texts]
 
@@ -249,7 +254,7 @@ def test_networks_that_cannot_be_drawn_say_why():
         (nn.Sequential(nn.ReLU()), "got Sequential, needs fully connected layers of ours"),
         (fc("switch_continuous", 2, 2), "beside another layer, needs layers in a row"),
         (hof.HighOrderConv2d(1, 1, 1, hof.bases.lagrange(2)), "an input of 4 axes, needs rows"),
-        (nn.Sequential(fc("fourier", 2, 4), nn.GLU(), fc("fourier", 2, 1)), "of 2 inputs after 4 outputs"),
+        (nn.Sequential(fc("fourier", 2, 4), nn.GLU(), fc("fourier", 2, 1)), "of 2 inputs after 4 features"),
     ):
         x = torch.rand(3, 1, 2, 2) if "axes" in why else torch.rand(3, 2)
         with pytest.raises(TypeError, match=why):
