@@ -59,10 +59,10 @@ def run(argv: Sequence[str]) -> None:
         description=f"{run.__doc__} Otherwise as `python SCRIPT`; other processes that it starts afresh "
         "(not forks) see the originals unless they call high_order_fused.compat.install().",
     )
-    parser.add_argument("script", help="a file, or a folder with a __main__.py")
+    parser.add_argument("script", help="a file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets")
     script = parser.parse_args(argv[:1]).script
-    if not os.path.exists(script):
+    if not os.path.isfile(script):
         parser.error(f"script: got {script!r}, needs a file that is there")
     from .compat import install
 
@@ -70,7 +70,7 @@ def run(argv: Sequence[str]) -> None:
     sys.argv = list(argv)
     if not sys.flags.safe_path:  # where `python -m` put the current folder
         sys.path[0] = os.path.dirname(os.path.realpath(script))
-    runpy.run_path(script, run_name="__main__")
+    runpy.run_path(os.path.abspath(script), run_name="__main__")  # as python has __file__
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
