@@ -39,12 +39,14 @@ def _forgive_lack(module: nn.Module, keys: Any) -> None:
 def peer_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The state dict that the peer's own model of this kind loads strictly: without what it does not save.
 
-    These are the layers in a `SwitchLayer` or `SumLayer`, so also hidden ones of HighOrderMLP(resnet=True).
+    These are the layers in a `SwitchLayer` or `SumLayer`, so also hidden ones of HighOrderMLP(resnet=True), and
+    the stage that a `StagedNetwork` trains.
     """
     modules = model.named_modules(remove_duplicate=False)
     several = [name for name, module in modules if isinstance(module, _Several)]
     hidden = tuple(f"{name}.layers." if name else "layers." for name in several)
-    return {key: value for key, value in model.state_dict().items() if not key.startswith(hidden)}
+    state = model.state_dict().items()
+    return {key: value for key, value in state if not key.startswith(hidden) and "_extra_state" not in key}
 
 
 class SwitchLayer(_Several):

@@ -1,6 +1,7 @@
 """Networks of stages that can be trained one after the other, each with a head of its own."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class StagedNetwork(nn.Module):
     without the softmax for t = 0. Only stage t and head t get gradients: the stages before, their head and,
     for t > 0, the input get none. Batch norms before t go on as their training flag says. t is 0 until
     `set_training_layer` moves it; the state dict holds it. `network.layer_by_layer = False` makes one network
-    of all stages. Source: high-order-networks-pytorch, whose checkpoints do not tell t.
+    of all stages. Source: high-order-networks-pytorch, whose checkpoints do not tell t: they leave it as it is.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class StagedNetwork(nn.Module):
         self.add_module(f"layer{len(stages)}", _head(channels[-1], num_classes))
         for number, inputs in enumerate(channels[:-1] if layer_by_layer else ()):
             self.add_module(f"layer{number}_intermediate", _head(inputs, num_classes))
+        self.register_load_state_dict_pre_hook(_keep_stage)  # type: ignore[no-untyped-call]
 
     def stage(self, number: int) -> nn.Module:
         """Stage 0, 1, ..."""
@@ -85,6 +87,10 @@ class StagedNetwork(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Go on with the stage of a checkpoint."""
         self.training_layer = int(state)
+
+
+def _keep_stage(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    state.setdefault(f"{prefix}_extra_state", module.get_extra_state())
 
 
 def _head(channels: int, num_classes: int) -> nn.Sequential:

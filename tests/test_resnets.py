@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from high_order_fused.combined import peer_state_dict
 from high_order_fused.norm import max_abs_normalization_nd
 from high_order_fused.resnets import BasicBlock, Bottleneck, ResNet, resnet_model
 from high_order_fused.simple_conv import SimpleConv
@@ -255,6 +256,15 @@ def test_the_stage_is_part_of_the_state_dict():
     assert other.training_layer == 3
     x = images(2)
     assert torch.equal(other(x), model(x))
+
+
+def test_state_dicts_without_a_stage_load_and_leave_it():
+    model = tiny(layer_by_layer=True)
+    model.set_training_layer(2)
+    state = peer_state_dict(model)
+    assert not [key for key in state if "extra_state" in key]
+    model.load_state_dict(state, strict=True)
+    assert model.training_layer == 2
 
 
 def test_stages_that_have_had_their_turn_keep_their_parameters():
