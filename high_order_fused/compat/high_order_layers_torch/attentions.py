@@ -119,7 +119,8 @@ class LocationAwareAttention(nn.Module):
 class MultiHeadLocationAwareAttention(nn.Module):
     """`LocationAwareAttention` by heads: query [B, 1, D], last_attn [B, heads, V] or None.
 
-    Returns the context [B, 1, D] and the attention [B, heads, V].
+    Returns the context [B, 1, D] and the attention [B, heads, V]. Scores see the values head by head, but the
+    context takes them in another order, as by the peer, which reads heads as positions there.
     """
 
     def __init__(self, hidden_dim: int, num_heads: int = 8, conv_out_channel: int = 10) -> None:
@@ -141,7 +142,8 @@ class MultiHeadLocationAwareAttention(nn.Module):
             for projected in (self.query_proj(query), self.value_proj(value))
         )
         attn = self.score_proj(torch.tanh(value + query + location + self.bias)).squeeze(-1).softmax(-1)
-        return _joined(attn.unsqueeze(2) @ value), attn
+        mixed = value.reshape(len(value), -1, self.num_heads, self.dim).transpose(1, 2)
+        return _joined(attn.unsqueeze(2) @ mixed), attn
 
 
 class MultiHeadAttention(nn.Module):
