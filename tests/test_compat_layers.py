@@ -42,9 +42,8 @@ def same(theirs, ours, *inputs, tolerance=1e-5):
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 20])
 def test_nodes(n):
     nodes = LagrangePolynomial.chebyshevLobatto(n)
-    exact = (
-        -torch.cos(torch.pi * torch.arange(n, dtype=torch.float64) / max(n - 1, 1)) if n > 1 else 0 * nodes
-    )
+    steps = torch.arange(n, dtype=torch.float64)
+    exact = -torch.cos(torch.pi * steps / (n - 1)) if n > 1 else 0 * steps
     assert nodes.shape == (n,) and nodes.dtype == torch.float32
     assert difference(nodes, exact) < 1e-7 and bool((nodes.diff() > 0).all())
 
@@ -237,6 +236,8 @@ def test_convolutions_by_class_are_the_peers(name, sizes):
         torch.manual_seed(0)
         made.append(kind(*positions, **others))
     assert torch.equal(made[0].conv.weight, made[1].conv.weight)
+    nn.init.normal_(made[0].conv.weight)
+    made[1].load_state_dict(made[0].state_dict())
     same(*made, torch.randn(shape))
     base = getattr(FunctionalConvolution, name[:-2])
     assert isinstance(made[1], base)
