@@ -1,0 +1,66 @@
+"""Pictures of the experiments: one style, axes that are named, and nothing blank."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from high_order_fused.plot_style import BLUE, DATA, FAINT, INK, MUTED, ORANGE, RED, styled
+
+from .command import Options
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GREEN, VIOLET = "#059669", "#7c3aed"
+COLORS = BLUE, ORANGE, GREEN, VIOLET, RED, MUTED  # of lines beside each other, in this order
+
+__all__ = ["BLUE", "COLORS", "DATA", "FAINT", "GREEN", "INK", "MUTED", "ORANGE", "RED", "VIOLET"]
+__all__ += ["panels", "save", "styled"]
+
+
+def panels(rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.0, 3.0), **shared: Any) -> Any:
+    """(figure, axes[row][column]), each panel of size inches; to be called and saved within `@styled`.
+
+    shared goes to `Figure.subplots`: sharex, sharey, width_ratios and so on.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * size[0], rows * size[1]))
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def save(figure: "Figure", options: Options, name: str) -> Path:
+    """NAME.png in the folder of results; its path is printed and returned.
+
+    ValueError where a panel is blank, shows one colour only, or has axes without names: an image's, whose
+    axis is off, needs none. To be called within `@styled`, as the style counts where it is drawn.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    for number, axes in enumerate(figure.axes):
+        if not axes.get_visible():
+            continue
+        what = f"{name}.png: panel {number}, {axes.get_title('left') or axes.get_title() or 'untitled'!r},"
+        inner = axes.get_window_extent()
+        top, bottom = round(pixels.shape[0] - inner.y1) + 2, round(pixels.shape[0] - inner.y0) - 2
+        part = pixels[top:bottom, round(inner.x0) + 2 : round(inner.x1) - 2]
+        if part.size == 0 or (part == part[0, 0]).all():
+            raise ValueError(f"{what} is blank")
+        if axes.axison and not _named(axes):
+            raise ValueError(f"{what} needs names of both axes")
+    path = Path(options.results) / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, pil_kwargs={"optimize": True})
+    print(f"Wrote {path}")
+    return path
+
+
+def _named(axes: Any) -> bool:
+    """Whether both axes have a name: their own, or the one that panels share below or to the left of them."""
+    shared = [axes.get_shared_x_axes().get_siblings(axes), axes.get_shared_y_axes().get_siblings(axes)]
+    x, y = any(a.get_xlabel() for a in shared[0]), any(a.get_ylabel() for a in shared[1])
+    colorbar = hasattr(axes, "_colorbar")
+    return (x or y) if colorbar else (x and y)
