@@ -106,7 +106,7 @@ def mean(figure: float | list[float]) -> float:
 
 
 def show(title: str, rows: Sequence[dict[str, Any]], note: str = "") -> None:
-    """Print a table, a dict a row, the first of which has the headings; numbers to the right, floats short."""
+    """Print a table, a dict a row, the first with the headings; numbers to the right, floats short."""
     from rich.console import Console
     from rich.table import Table
 
