@@ -119,41 +119,63 @@ def test_public_names_are_the_peers(module):
     assert all(hasattr(ours(module), name) for name in ours(module).__all__)
 
 
-def test_public_names_of_modules_are_those_of_its_parts_and_its_own():
-    """The peer's module needs packages that it does not require, and cannot be imported everywhere."""
-    own = {"ClassificationMixin", "RegressionMixin", "PredictionNetMixin"}
-    own |= {"ClassificationNet", "RegressionNet", "select_network", "optim"}
-    others = {"Accuracy", "DictConfig", "Lion"}
-    star = set(ours("layers").__all__) | set(ours("networks").__all__) | own
-    assert set(ours("modules").__all__) - others == star
-    assert all(hasattr(ours("modules"), name) for name in star)
+def peer_modules(monkeypatch):
+    """The peer's module `modules`, without the packages that it imports."""
+    peer_networks()
+    names = {"omegaconf": "DictConfig", "pytorch_lightning": "LightningModule", "torchmetrics": "Accuracy"}
+    for package, name in {**names, "lion_pytorch": "Lion", "torch_optimizer": "Adahessian"}.items():
+        stub = types.ModuleType(package)
+        setattr(stub, name, nn.Module)
+        monkeypatch.setitem(sys.modules, package, stub)
+    module = importlib.import_module("high_order_layers_torch.modules")
+    monkeypatch.delitem(sys.modules, module.__name__)
+    return module
 
 
-def net(model_type, **more):
-    sizes = {"n": 3, "n_in": 3, "n_hidden": 3, "n_out": 3, "normalize": True, "layer_type": "continuous"}
+def test_public_names_of_modules_are_the_peers(monkeypatch):
+    others = {"Accuracy", "DictConfig", "Lion", "alt_optim"}  # where their packages are installed
+    assert set(ours("modules").__all__) - others == public(peer_modules(monkeypatch)) - others
+    assert all(hasattr(ours("modules"), name) for name in ours("modules").__all__)
+
+
+def net(model_type, normalize=True, **more):
+    sizes = {"n": 3, "n_in": 3, "n_out": 2, "normalize": normalize, "layer_type": "continuous"}
     width = {"input": Cfg(width=6, segments=2), "output": Cfg(width=4, segments=2)}
     hidden = Cfg(width=5, layers=2, segments=2)
     return Cfg(net=Cfg(model_type=model_type, hidden=hidden, **sizes, **width, **more))
 
 
 CONVOLUTIONS = {"channels": [1, 3, 2], "segments": [2, 2], "kernel_size": [3, 3], "stride": [2, 2]}
-CONVOLUTIONS |= {"periodicity": None, "out_features": 4}
+CONVOLUTIONS |= {"periodicity": None, "out_features": 4, "focus": [2, 2], "features": 40}
 
 
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("model_type", ["high_order", "high_order_input", "conv", "tail_focus"])
-def test_networks_by_configuration(model_type):
-    x = torch.rand(7, 6)
+def test_networks_by_configuration_are_the_peers(model_type, normalize, monkeypatch):
     if model_type in ("conv", "tail_focus"):
-        cfg, x = net(f"high_order_{model_type}", **CONVOLUTIONS, focus=[2, 2]), torch.rand(7, 1, 40)
+        cfg, shape = net(f"high_order_{model_type}", normalize, **CONVOLUTIONS), (7, 1, 40)
         cfg.net.n, cfg.net.layer_type = [3, 3], ["continuous1d"] * 2
     else:
-        cfg = net(model_type)
-    model = ours("modules").select_network(cfg)
-    assert model(x).shape == (7, 4)
-    kinds = {type(module).__name__ for module in model.modules()}
-    assert "BatchNorm1d" in kinds and ("LinearReluAdapter" not in kinds)
+        cfg, shape = net(model_type, normalize), (7, 6)
+    cfg.output = cfg.net.output  # where the peer looks for one of its types
+    x, made = torch.rand(shape), []
+    for module in (peer_modules(monkeypatch), ours("modules")):
+        torch.manual_seed(0)
+        made.append(module.select_network(cfg))
+        made[-1](x)  # makes lazy parameters
+    theirs, own = made
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    assert list(own.state_dict()) == list(theirs.state_dict())
+    own.load_state_dict(theirs.state_dict())
+    assert difference(own.eval()(x), theirs.eval()(x)) < 1e-4 and own(x).shape == (7, 4)
+
+
+def test_networks_by_configuration_may_tell_all_of_their_output_in_one_place():
+    select = ours("modules").select_network
+    assert select(net("high_order_input"))(torch.rand(3, 6)).shape == (3, 4)
     with pytest.raises(ValueError, match=r"net\.model_type: got 'other', needs one of"):
-        ours("modules").select_network(net("other"))
+        select(net("other"))
 
 
 def trained(mixin, model, loss, **optimizer):
@@ -260,11 +282,36 @@ def test_a_seeded_program_has_the_originals_losses(tmp_path):
     (tmp_path / "pytorch_lightning.py").write_text("from torch.nn import Module as LightningModule\n")
     given = [str(PROGRAMS / "high_order_layers_torch_digits.py"), "--epochs", "3"]
     here, one = str(Path(hof.__file__).parents[1]), {"OMP_NUM_THREADS": "1"}
-    theirs, own = (
-        json.loads(
-            subprocess.check_output([sys.executable, *command, *given], env={"PYTHONPATH": path, **one})
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command, *given], env={"PYTHONPATH": path, **one}, stdout=subprocess.PIPE
         )
         for command, path in (([], str(tmp_path)), (["-m", "high_order_fused", "run"], here))
-    )
+    ]
+    theirs, own = (json.loads(process.communicate()[0]) for process in running)
     assert len(own["losses"]) == 50 and own["losses"][-1] < 0.5 * own["losses"][0]
     assert difference(torch.tensor(own["losses"]), torch.tensor(theirs["losses"])) < 1e-3
+
+
+PROGRAM = """
+import efficient_kan, sys
+own = efficient_kan.KAN.__module__.startswith("high_order_fused")
+print('{"losses": [1.0, %s], "accuracy": 0.5, "seconds": %s}' % ((1.25, 2) if own else (1.5, 3)))
+"""
+
+
+def test_programs_are_compared_with_their_originals(tmp_path, monkeypatch):
+    programs = pytest.importorskip("high_order_fused.benchmarks.programs", reason="rich is not installed")
+    (tmp_path / "efficient_kan.py").write_text("class KAN: pass\n")
+    monkeypatch.setattr(programs, "FOLDER", tmp_path / "programs")
+    programs.FOLDER.mkdir()
+    (programs.FOLDER / "small.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(Path(hof.__file__).parents[1]))
+    result = programs.measure(1, [str(tmp_path)], [])
+    small = result["programs"]["small"]
+    assert small["losses_apart"] == 0.25 and small["faster"] == 1.5
+    assert small["seconds"] == {"original": 3, "ours": 2}
+    assert "| small | 3.00 s | 2.00 s | 2.5e-01 | 0.500 | 0.500 |" in programs.table(result, "some.json")
+    (programs.FOLDER / "small.py").write_text("import nothing_of_that_name")
+    lacking = programs.measure(1, [], [])["programs"]["small"]
+    assert lacking == {"not_measured": "ModuleNotFoundError: No module named 'nothing_of_that_name'"}
