@@ -35,7 +35,7 @@ def parameters(model: nn.Module) -> int:
 
 
 class Batches:
-    """Batches of size rows of tensors of equal length, in a new order each time, by torch's random numbers."""
+    """Batches of size rows of equally long tensors, in a new order each time, by torch's random numbers."""
 
     def __init__(self, *tensors: Tensor, size: int, shuffle: bool = True) -> None:
         if size < 1:
