@@ -100,13 +100,13 @@ inline void prepare_pixels(const Convolution<T>& c, const Band& band, const Plac
   }
 }
 
-// Calls f(first row, rows, first coefficient) over the segments of a slot that have rows; a product has one.
+// Calls f(segment, first row, rows) over the segments of a slot that have rows; the rows of a product have one window.
 template <class T, class F>
 inline void over_segments(const Basis<T>& basis, const Tile<T>& tile, int slot, F&& f) {
-  if (basis.product()) return f(0, tile.rows, int64_t(0));
+  if (basis.product()) return f(0, 0, tile.rows);
   const int32_t* begin = tile.slot_offset(slot);
   for (int t = 0; t < tile.segments; ++t)
-    if (begin[t + 1] > begin[t]) f(begin[t], begin[t + 1] - begin[t], basis.start[t]);
+    if (begin[t + 1] > begin[t]) f(t, begin[t], begin[t + 1] - begin[t]);
 }
 
 template <class T, int N, int Q, class S>
@@ -146,9 +146,9 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
           const auto* w = stored + (e * p.inputs + i) * K * ld;
           over_pieces<T>(own.pieces, pieces, own.tile.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
             for (int slot = 0; slot < slots; slot += together)
-              over_segments(p.basis, own.tile, slot, [&](int begin, int count, int64_t start) {
+              over_segments(p.basis, own.tile, slot, [&](int t, int begin, int count) {
                 Vector<T> window[N][Q];
-                load_piece<T, N, Q>(window, w + (slot * K + start + j) * ld, ld, piece);
+                load_piece<T, N, Q>(window, w + (slot * K + p.basis.start[t] + j) * ld, ld, piece);
                 add_inputs<T, N, Q>(window, own.placed_of(p.basis, row, slot) + begin,
                            own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
                            own.outputs + piece.at, piece.width);
@@ -168,40 +168,43 @@ inline void add_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64
   const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
   over_pieces<T>(own.pieces, pieces, own.tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
     for (int slot = 0; slot < slots; ++slot)
-      over_segments(c.own.basis, own.tile, slot, [&](int begin, int count, int64_t start) {
+      over_segments(c.own.basis, own.tile, slot, [&](int t, int begin, int count) {
         Vector<T> sums[N][Q] = {};
         add_batch<T, N, Q>(sums, own.placed_of(c.own.basis, row, slot) + begin,
                   own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
                   own.outputs + piece.at, piece.width);
         for (int f = 0; f < N; ++f)
           for (int q = 0; q < Q; ++q)
-            add_some<false>(v + (slot * K + start + j + f) * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+            add_some<false>(v + (slot * K + c.own.basis.start[t] + j + f) * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
       });
   });
 }
 
 // The gradient of x at the rows of a tile that is evaluated over the derivative basis.
 template <class T, class S, class R>
-inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int64_t row, int slots,
-                        const S* w, R* of_x) {
+inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int64_t row, int64_t input,
+                        int slots, const S* w, R* of_x) {
   constexpr int L = Simd<T>::lanes;
   const Basis<T>& basis = c.steep.basis;
   const Tile<T>& tile = own.tile;
   const int64_t ld = c.taps * c.own.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
   for (int slot = 0; slot < slots; ++slot) {
     const int32_t* placed = own.placed_of(basis, row, slot);
-    over_segments(basis, tile, slot, [&](int begin, int count, int64_t start) {
-      over_pieces<T>(own.pieces, pieces, tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
+    over_segments(basis, tile, slot, [&](int t, int begin, int count) {
+      const Relief of = relief(basis, input + slot, t);
+      over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
         Vector<T> window[N][Q];
-        load_piece<T, N, Q>(window, w + (slot * basis.size + start + j) * ld, ld, piece);
-        const T* phi = tile.slot_phi(slot) + int64_t(j) * tile.capacity + begin;
+        load_relieved<T>(window, of, j, [&](auto& to, int k) {
+          load_piece<T>(to, w + (slot * basis.size + basis.start[t] + k) * ld, ld, piece);
+        });
+        const T* phi = tile.slot_phi(slot) + int64_t(of.skipped + j) * tile.capacity + begin;
         // not by a pointer to one of the two: the window would leave its registers
         if (j == 0 && &piece == own.pieces)
-          add_outputs<T, N, Q, true>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at, piece.width,
+          add_outputs<T, N, Q, true>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at, piece.width, Simd<T>::width,
                                      own.partial + begin);
         else
           add_outputs<T, N, Q, false>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at,
-                                      piece.width, own.partial + begin);
+                                      piece.width, Simd<T>::width, own.partial + begin);
       });
     });
     const int32_t* order = tile.slot_order(slot);
@@ -239,7 +242,7 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
         own.tile.evaluate(c.steep, input, slots);
         with_storage<T>(p.w, p.w_storage, [&](auto* w) {
           with_storage<T>(c.of_x, p.x_storage, [&](auto* of_x) {
-            pull_pixels(c, own, pieces, row, slots, w + (e * p.inputs + input) * each,
+            pull_pixels(c, own, pieces, row, input, slots, w + (e * p.inputs + input) * each,
                         of_x + (band.image * p.groups * p.inputs + e * p.inputs + input) * plane);
           });
         });

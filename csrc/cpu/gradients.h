@@ -50,7 +50,7 @@ void run_gradients(const Problem<T>& v, const Problem<T>& r, const S* coefficien
         tile.prepare(v, e, row, rows, input, slots);
         add_tile(v, tile, rows_of_g, slots, to);
         tile.evaluate(r, input, slots);
-        outputs_of_tile(r, tile, product ? columns_of_g : rows_of_g, w, slots, own.room);
+        outputs_of_tile(r, tile, product ? columns_of_g : rows_of_g, w, input, slots, own.room);
         store_columns(r, e, row, rows, input, slots, own.room.columns);
       });
 }

@@ -3,6 +3,9 @@
 // on the fly.
 #pragma once
 
+#include <cmath>
+#include <limits>
+
 #include "tile.h"
 
 namespace hof {
@@ -51,16 +54,17 @@ inline void add_batch(Vector<T> (&v)[N][Q], const int32_t* order, const T* phi, 
   }
 }
 
-// partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane); First: = instead of +=.
+// partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane); First: = instead of +=. g_block: from a
+// block of g to the next.
 template <class T, int N, int Q, bool First>
 inline void add_outputs(const Vector<T> (&w)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count,
-                        const T* g, int64_t g_row, Vector<T>* partial) {
-  constexpr int L = Simd<T>::lanes;
+                        const T* g, int64_t g_row, int64_t g_block, Vector<T>* partial) {
+  constexpr int L = Simd<T>::lanes, block = Simd<T>::block;
   for (int r = 0; r < count; ++r) {
     const T* from = g + order[r] * g_row;
     Vector<T> t[N];
     for (int q = 0; q < Q; ++q) {
-      const Vector<T> b = load(from + q * L);
+      const Vector<T> b = load(from + q / block * g_block + q % block * L);
       for (int j = 0; j < N; ++j) t[j] = q == 0 ? b * w[j][q] : t[j] + b * w[j][q];
     }
     Vector<T> a = First ? Vector<T>{} : partial[r];
@@ -75,6 +79,44 @@ inline void load_window(Vector<T> (&w)[N][Q], const S* from, int64_t ld, int64_t
   for (int j = 0; j < N; ++j)
     for (int q = 0; q < Q; ++q)
       w[j][q] = valid >= Q * L ? load_as<T>(from + j * ld + q * L) : load_some_as<T>(from + j * ld + q * L, valid - q * L);
+}
+
+// Slopes have one dimension less than their functions: the first of a window's is 0, or minus the sum of the others, to
+// within rounding. Sums over outputs leave it out, and in the second case take its coefficient from the others'.
+struct Relief {
+  int skipped;  // functions at the front of the window: none or one
+  bool taken;
+};
+
+// Of a segment; of all that there are where rows are not sorted, since they meet one window.
+template <class T>
+inline Relief relief(const Basis<T>& basis, int64_t input, int segment) {
+  if (basis.n == 1) return {0, false};
+  const int count = basis.product() && basis.table_segment_stride ? basis.segments : 1;
+  bool zero = true, sums = true;
+  for (int t = basis.product() ? 0 : segment, end = t + count; t < end; ++t) {
+    const T* table = basis.table + input * basis.table_stride + t * basis.table_segment_stride;
+    T largest = 0;
+    for (int k = 0; k < basis.n * basis.m; ++k) largest = std::max(largest, std::abs(table[k]));
+    const T rounding = basis.n * std::numeric_limits<T>::epsilon() * largest;
+    for (int f = 0; f < basis.m; ++f) {
+      T sum = 0;
+      for (int j = 0; j < basis.n; ++j) sum += table[j * basis.m + f];
+      zero = zero && std::abs(table[f]) <= rounding, sums = sums && std::abs(sum) <= rounding;
+    }
+  }
+  return {zero || sums, sums && !zero};
+}
+
+// The coefficients of the functions from j on that are left; read(w, k) loads those of functions k and on.
+template <class T, int N, int Q, class Read>
+inline void load_relieved(Vector<T> (&w)[N][Q], const Relief& relief, int j, Read&& read) {
+  read(w, relief.skipped + j);
+  if (!relief.taken) return;
+  Vector<T> first[1][Q];
+  read(first, 0);
+  for (int f = 0; f < N; ++f)
+    for (int q = 0; q < Q; ++q) w[f][q] -= first[0][q];
 }
 
 // p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
@@ -116,6 +158,20 @@ inline void over_blocks(int n, int64_t outputs, F&& f) {
   if (rest > 2 * L) over_functions<T, Q < 3 ? 1 : 3>(n, f, o);  // blocks of two never get here
   else if (rest > L) over_functions<T, Q < 2 ? 1 : 2>(n, f, o);
   else if (rest > 0) over_functions<T, 1>(n, f, o);
+}
+
+// The same by two whole blocks at once where the window of so few functions leaves registers for them.
+template <class T, class F>
+inline void over_wide_blocks(int n, int64_t outputs, F&& f) {
+  constexpr int Q = 2 * Simd<T>::block;
+  int64_t o = 0;
+  if (HOF_VECTOR_BYTES == 64 && n <= 3)
+    for (; o + Q * Simd<T>::lanes <= outputs; o += Q * Simd<T>::lanes) {
+      if (n == 3) f.template operator()<3, Q>(0, o);
+      if (n == 2) f.template operator()<2, Q>(0, o);
+      if (n == 1) f.template operator()<1, Q>(0, o);
+    }
+  over_blocks<T>(n, outputs - o, [&]<int N, int R>(int j, int64_t rest) { f.template operator()<N, R>(j, o + rest); });
 }
 
 inline int64_t padded(int64_t outputs, int lanes) { return (outputs + lanes - 1) / lanes * lanes; }

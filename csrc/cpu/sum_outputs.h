@@ -29,12 +29,22 @@ inline Blocks<T> pack_columns(const S* from, int64_t ld, int rows, int64_t outpu
   return blocks;
 }
 
-// columns[slot * rows + row]; t has room for SLOTS * n vectors blocks.
+// to[slot, function, outputs]: the coefficients that are left to a product.
 template <class T, class S>
-inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int slots, const S* w, const Blocks<T>& g, T* t,
-                             T* columns) {
+inline void relieve(const Problem<T>& p, const Relief& relief, int slots, const S* w, T* to) {
+  for (int slot = 0; slot < slots; ++slot, w += p.basis.size * p.outputs)
+    for (int j = relief.skipped; j < p.basis.n; ++j, to += p.outputs)
+      for (int64_t o = 0; o < p.outputs; ++o)
+        to[o] = value_as<T>(w[j * p.outputs + o]) - (relief.taken ? value_as<T>(w[o]) : T(0));
+}
+
+// columns[slot * rows + row] of w [slot, function, outputs], some functions at the front left out; t has room for
+// SLOTS * n vectors blocks.
+template <class T, class S>
+inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int skipped, int slots, const S* w,
+                             const Blocks<T>& g, T* t, T* columns) {
   constexpr int L = Simd<T>::lanes;
-  const int rows = tile.rows, n = tile.n;
+  const int rows = tile.rows, n = tile.n - skipped;
   over_blocks<T>(1, rows, [&]<int, int Q>(int, int64_t first) {
     constexpr int64_t width = row_stride<T, Q>();
     std::fill_n(t, slots * n * width, T(0));
@@ -45,7 +55,7 @@ inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int slots
     for (int slot = 0; slot < slots; ++slot)
       for (int q = 0; q < Q; ++q) {
         Vector<T> sum{};
-        const T* phi = tile.slot_phi(slot) + first + q * L;
+        const T* phi = tile.slot_phi(slot) + int64_t(skipped) * tile.capacity + first + q * L;
         for (int j = 0; j < n; ++j) sum += load(t + (slot * n + j) * width + q * L) * load(phi + int64_t(j) * tile.capacity);
         T numbers[L];
         store(numbers, sum);
@@ -60,41 +70,52 @@ template <class T>
 struct OutputsRoom {
   Vector<T>* partial;
   T* columns;
+  T* relieved;  // the coefficients that are left to a product
 
   void lay(const Problem<T>& p, int rows, Arena& arena) {
     constexpr int L = Simd<T>::lanes;
     partial = reinterpret_cast<Vector<T>*>(
         arena.take<T>(L * std::max<int64_t>(rows + L, SLOTS * p.basis.n * Simd<T>::block)));
     columns = arena.take<T>(int64_t(SLOTS) * rows);
+    relieved = arena.take<T>(p.basis.product() ? SLOTS * (p.basis.n - 1) * p.outputs : 0);
   }
 };
 
 // room.columns[slot * rows + row] of a tile that is evaluated; g by columns for a product, else by rows.
 template <class T, class S>
 inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, const S* coefficients,
-                            int slots, const OutputsRoom<T>& room) {
+                            int64_t input, int slots, const OutputsRoom<T>& room) {
   constexpr int L = Simd<T>::lanes;
   const int rows = tile.rows;
-  if (p.basis.product())
-    return multiply_outputs<T>(p, tile, slots, coefficients, g, reinterpret_cast<T*>(room.partial), room.columns);
+  if (p.basis.product()) {
+    T* t = reinterpret_cast<T*>(room.partial);
+    const Relief of = relief(p.basis, input, 0);
+    if (!of.skipped || p.basis.table_stride) return multiply_outputs<T>(p, tile, 0, slots, coefficients, g, t, room.columns);
+    relieve(p, of, slots, coefficients, room.relieved);
+    return multiply_outputs<T>(p, tile, 1, slots, room.relieved, g, t, room.columns);
+  }
   for (int k = 0; k < slots; ++k) {
     const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
     const S* w = coefficients + k * p.basis.size * p.outputs;
     for (int t = 0; t < tile.segments; ++t) {
       const int count = begin[t + 1] - begin[t];
       if (count == 0) continue;
-      over_blocks<T>(tile.n, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
+      const Relief of = relief(p.basis, input + k, t);
+      over_wide_blocks<T>(tile.n - of.skipped, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
         Vector<T> window[N][Q];
-        load_window<T, N, Q>(window, w + (p.basis.start[t] + j) * p.outputs + o, p.outputs, p.outputs - o);
+        load_relieved<T>(window, of, j, [&](auto& to, int k) {
+          load_window<T>(to, w + (p.basis.start[t] + k) * p.outputs + o, p.outputs, p.outputs - o);
+        });
         if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
-        const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
-        constexpr int64_t width = row_stride<T, Q>();
+        const T* phi = tile.slot_phi(k) + int64_t(of.skipped + j) * tile.capacity + begin[t];
+        constexpr int64_t width = row_stride<T, std::min(Q, Simd<T>::block)>();
+        const int64_t block = g.rows * width;
         // not by a pointer to one of the two: the window would leave its registers
         if (j == 0 && o == 0)
-          add_outputs<T, N, Q, true>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width,
+          add_outputs<T, N, Q, true>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
                                      room.partial + begin[t]);
         else
-          add_outputs<T, N, Q, false>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width,
+          add_outputs<T, N, Q, false>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
                                       room.partial + begin[t]);
       });
     }
@@ -165,7 +186,7 @@ void run_outputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int
   for (int64_t i = first; i < end; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, end - i));
     tile.prepare(p, e, row, rows, i, slots);
-    outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, slots, own.room);
+    outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, i, slots, own.room);
     store_columns(p, e, row, rows, i, slots, own.room.columns);
   }
 }
