@@ -1,7 +1,22 @@
 """Layers whose edges are learned one-dimensional functions, without the big tensors in between."""
 
 from . import gpu  # noqa: F401, I001  before cpu: of two backends that take a tensor the later is preferred
-from . import bases, cpu, functional, init, kan, layers, norm, refinement
+from . import (
+    bases,
+    compat,
+    cpu,
+    functional,
+    init,
+    kan,
+    layers,
+    networks,
+    norm,
+    optim,
+    plot,
+    refinement,
+    resnets,
+    transformer,
+)
 from .backends import backends, use_backend
 from .basis import Basis
 from .conv_layers import (
@@ -11,6 +26,7 @@ from .conv_layers import (
     HighOrderConvTranspose1d,
     HighOrderConvTranspose2d,
 )
+from .domain import domain_report
 from .explain import explain
 from .fuse import Fused, fuse, unfuse
 from .linear import HighOrderLinear
@@ -33,15 +49,22 @@ __all__ = [
     "__version__",
     "backends",
     "bases",
+    "compat",
     "cpu",
+    "domain_report",
     "explain",
     "functional",
     "fuse",
     "init",
     "kan",
     "layers",
+    "networks",
     "norm",
+    "optim",
+    "plot",
     "refinement",
+    "resnets",
+    "transformer",
     "unfuse",
     "use_backend",
 ]

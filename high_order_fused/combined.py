@@ -39,8 +39,8 @@ def _forgive_lack(module: nn.Module, keys: Any) -> None:
 def peer_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The state dict that the peer's own model of this kind loads strictly: without what it does not save.
 
-    These are the layers in a `SwitchLayer` or `SumLayer`, so also hidden ones of HighOrderMLP(resnet=True), and
-    the stage that a `StagedNetwork` trains.
+    These are the layers in a `SwitchLayer` or `SumLayer`, so also hidden ones of HighOrderMLP(resnet=True),
+    and the stage that a `StagedNetwork` trains.
     """
     modules = model.named_modules(remove_duplicate=False)
     several = [name for name, module in modules if isinstance(module, _Several)]

@@ -15,7 +15,7 @@ from .functional import conv_product, product
 from .kan import KANLinear
 from .multiplied import HighOrderProduct, Product
 from .polynomial_mlp import PolynomialLayer
-from .refinement import _coefficients
+from .refinement import edge_coefficients
 from .sums import make_periodic
 
 _NEAR = 1e-6  # of a segment: how far from its ends a curve begins, on whose other side may be another value
@@ -102,7 +102,7 @@ def _known(layer: nn.Module) -> tuple[Tensor, Basis]:
         return torch.stack([torch.zeros_like(slopes), slopes], -1), bases.monomial(1)
     if isinstance(layer, PolynomialLayer):
         return layer.weight, layer.basis
-    found = _coefficients(layer)
+    found = edge_coefficients(layer)
     if found is None or len(found[1]) > 1:
         raise TypeError(
             f"layer: got {type(layer).__name__}, needs a layer whose edges are functions of one variable"

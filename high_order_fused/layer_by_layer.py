@@ -23,7 +23,8 @@ class StagedNetwork(nn.Module):
     without the softmax for t = 0. Only stage t and head t get gradients: the stages before, their head and,
     for t > 0, the input get none. Batch norms before t go on as their training flag says. t is 0 until
     `set_training_layer` moves it; the state dict holds it. `network.layer_by_layer = False` makes one network
-    of all stages. Source: high-order-networks-pytorch, whose checkpoints do not tell t: they leave it as it is.
+    of all stages. Source: high-order-networks-pytorch, whose checkpoints do not tell t and leave it as
+    it is.
     """
 
     def __init__(

@@ -145,11 +145,11 @@ def _values(basis: Basis, x: Tensor, near: Tensor) -> Tensor:
 
 def _linear(layer: nn.Module) -> tuple[Tensor, Basis] | None:
     """A view [out, in, K] of a fully connected layer's coefficients, and their basis."""
-    coefficients, (basis, *others) = _coefficients(layer) or (torch.empty(0), (None,))
+    coefficients, (basis, *others) = edge_coefficients(layer) or (torch.empty(0), (None,))
     return None if basis is None or others or coefficients.dim() != 3 else (coefficients, basis)
 
 
-def _coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | None:
+def edge_coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | None:
     """A view [..., in, K] of a layer's coefficients, and a basis for each variable."""
     if isinstance(layer, (HighOrderLinearND, VariablesLayer)):
         held = layer.weight.movedim(1, -1).movedim(0, -2) if isinstance(layer, BasisLayer) else layer.w
@@ -188,7 +188,7 @@ def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iter
     if isinstance(source, KANLinear) and isinstance(target, KANLinear):
         yield from _splines(source, target, exact, where)
         return
-    ours, theirs = _coefficients(source), _coefficients(target)
+    ours, theirs = edge_coefficients(source), edge_coefficients(target)
     if ours is not None and theirs is not None:
         if _settings(source) != _settings(target):
             raise ValueError(f"{where}: got {_settings(target)}, needs {_settings(source)}")

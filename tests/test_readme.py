@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from high_order_fused.benchmarks import rates
+from high_order_fused.benchmarks import programs, rates
 from high_order_fused.benchmarks.markdown import insert, table
 
 ROOT = Path(__file__).parent.parent
@@ -13,9 +13,10 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_measured_tables_are_those_of_their_sources():
     names = re.findall(r"Source: benchmarks/results/(\S+\.json)", README)
-    for name, what in zip(names, ("measured", "measured layers"), strict=True):
+    parts = {"measured": table, "measured layers": table, "measured programs": programs.table}
+    for name, (what, made) in zip(names, parts.items(), strict=True):
         result = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
-        assert insert(README, table(result, name), what) == README
+        assert insert(README, made(result, name), what) == README
 
 
 def test_the_measured_rates_are_those_of_their_source():
