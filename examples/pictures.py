@@ -31,8 +31,8 @@ def panels(rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.0, 3.
 def save(figure: "Figure", options: Options, name: str) -> Path:
     """NAME.png in the folder of results; its path is printed and returned.
 
-    ValueError where a panel is blank, shows one colour only, or has axes without names: an image's, whose
-    axis is off, needs none. To be called within `@styled`, as the style counts where it is drawn.
+    ValueError where a panel is blank, shows one colour only, or has axes without names: one in their
+    row or column of panels will do, and axes that are off need none. To be called within `@styled`, as the style counts where it is drawn.
     """
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,7 +49,7 @@ def save(figure: "Figure", options: Options, name: str) -> Path:
         part = pixels[top:bottom, round(inner.x0) + 2 : round(inner.x1) - 2]
         if part.size == 0 or (part == part[0, 0]).all():
             raise ValueError(f"{what} is blank")
-        if axes.axison and not _named(axes):
+        if axes.axison and not _named(figure, axes):
             raise ValueError(f"{what} needs names of both axes")
     path = Path(options.results) / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +58,14 @@ def save(figure: "Figure", options: Options, name: str) -> Path:
     return path
 
 
-def _named(axes: Any) -> bool:
-    """Whether both axes have a name: their own, or the one that panels share below or to the left of them."""
-    shared = [axes.get_shared_x_axes().get_siblings(axes), axes.get_shared_y_axes().get_siblings(axes)]
-    x, y = any(a.get_xlabel() for a in shared[0]), any(a.get_ylabel() for a in shared[1])
-    colorbar = hasattr(axes, "_colorbar")
-    return (x or y) if colorbar else (x and y)
+def _named(figure: "Figure", axes: Any) -> bool:
+    """Whether both axes have a name: their own, the figure's, or one in their column or row of panels."""
+    if hasattr(axes, "_colorbar"):
+        return bool(axes.get_xlabel() or axes.get_ylabel())
+    place = axes.get_subplotspec()
+    mates = [(a, a.get_subplotspec()) for a in figure.axes if place and a.get_subplotspec()]
+    column = [axes, *(a for a, other in mates if other.colspan == place.colspan)]
+    row = [axes, *(a for a, other in mates if other.rowspan == place.rowspan)]
+    x = figure.get_supxlabel() or any(a.get_xlabel() for a in column)
+    y = figure.get_supylabel() or any(a.get_ylabel() for a in row)
+    return bool(x and y)
