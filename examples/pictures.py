@@ -31,8 +31,9 @@ def panels(rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.0, 3.
 def save(figure: "Figure", options: Options, name: str) -> Path:
     """NAME.png in the folder of results; its path is printed and returned.
 
-    ValueError where a panel is blank, shows one colour only, or has axes without names: one in their
-    row or column of panels will do, and axes that are off need none. To be called within `@styled`, as the style counts where it is drawn.
+    ValueError where a panel is blank, shows one colour only, or has axes without names: one in their row or
+    column of panels will do, and axes that are off need none. To be called within `@styled`, as the style
+    counts where it is drawn.
     """
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
