@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 DATA = Path(__file__).parent / "data"
@@ -18,6 +19,12 @@ def difference(actual, expected):
         return 0.0
     largest, apart = expected.abs().max().item(), (actual - expected).abs().max().item()
     return apart / largest if largest > 0 else apart
+
+
+def seeds(number):
+    """Random configurations: a fifth of them in `make test`, all in `make test-all`."""
+    few = number // 5
+    return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, number))]
 
 
 def golden_names(pattern):

@@ -11,7 +11,7 @@ from high_order_fused.functional import conv, conv_product, conv_transpose
 from high_order_fused.geometry import phases, place, take, transposed_phases
 from high_order_fused.layers import high_order_convolution_layers, high_order_convolution_transpose_layers
 from tests import cases, support
-from tests.support import difference, golden, golden_names
+from tests.support import difference, golden, golden_names, seeds
 
 BASIS = hof.bases.piecewise_lagrange(3, 4)
 # kernel, stride, padding, dilation, groups
@@ -311,7 +311,7 @@ LIVE = (
 
 
 @pytest.mark.filterwarnings("ignore:non-inplace resize")
-@pytest.mark.parametrize("seed", range(800))
+@pytest.mark.parametrize("seed", seeds(800))
 def test_live(seed):
     """Random configurations of each kind; every eighth a transposed one."""
     peer = pytest.importorskip("high_order_layers_torch.layers", reason="the peer is not installed")

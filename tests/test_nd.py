@@ -12,7 +12,7 @@ import high_order_fused as hof
 from high_order_fused.functional import link_nd
 from high_order_fused.layers import high_order_fc_layers
 from tests import cases, support
-from tests.support import difference, golden, golden_names
+from tests.support import difference, golden, golden_names, seeds
 
 
 def explicit(x, w, bases):
@@ -184,7 +184,7 @@ def test_by_hand():
     torch.testing.assert_close(layer(points)[:, 0], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", seeds(400))
 def test_live(seed):
     """100 random configurations for each number of variables."""
     peer = pytest.importorskip("high_order_layers_torch.layers", reason="the peer is not installed")

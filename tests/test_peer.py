@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from high_order_fused.layers import high_order_fc_layers
-from tests.support import difference
+from tests.support import difference, seeds
 
 peer = pytest.importorskip(
     "high_order_layers_torch.layers", reason="high-order-layers-torch is not installed"
@@ -48,7 +48,7 @@ def run(layer, x, g):
     return y, *(torch.zeros_like(t) if d is None else d for d, t in zip(gradients, (x, layer.w), strict=True))
 
 
-@pytest.mark.parametrize("seed", range(240))
+@pytest.mark.parametrize("seed", seeds(240))
 def test_random_configurations(seed):
     generator = torch.Generator().manual_seed(seed)
     kind = KINDS[seed % 4]

@@ -14,7 +14,7 @@ from high_order_fused.basis import lookup_dtype
 from high_order_fused.functional import product
 from high_order_fused.layers import high_order_fc_layers
 from tests import cases, support
-from tests.support import difference, golden, golden_names
+from tests.support import difference, golden, golden_names, seeds
 
 BACKENDS = list(_registered)
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
@@ -303,7 +303,7 @@ def test_product_without_bias():
     assert difference(layer(x), (1 + x[:, None] * layer.weight).prod(-1) - 1) < 1e-6
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", seeds(300))
 def test_live(seed):
     """As many random configurations of each kind as the peer can build, from the same seed."""
     peer = pytest.importorskip("high_order_layers_torch.layers", reason="the peer is not installed")
