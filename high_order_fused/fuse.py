@@ -1,6 +1,6 @@
 """fuse: the layers of other packages in a model replaced by ours, over the very same Parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +43,7 @@ def fuse(model: nn.Module) -> Fused:
     Parameters and buffers stay the same objects, so optimizers and state dicts go on working; hooks, the
     training flag and shared modules are kept. A model that is itself such a layer comes back as `model` of
     the result. Subclasses, and layers of those packages that we do not have, are left and reported. Layers
-    that the peer keeps in a plain list, not registered, are swapped in that list.
+    in a module's plain lists and dicts, where the peer keeps some of those it calls, are swapped there, too.
     """
     return _walk(model, _fused)
 
@@ -69,12 +69,8 @@ def _walk(model: nn.Module, replacement: Callable[[nn.Module], "nn.Module | str 
         if found is not None:
             left[name] = found
         done[module] = module
-        for key, child in module._modules.items():
-            if child is not None:
-                module._modules[key] = visit(child, f"{name}.{key}" if name else key)
-        hidden = _hidden(module)
-        for number, child in enumerate(hidden):
-            hidden[number] = visit(child, f"{name}.{number}" if name else str(number))
+        for inner, holder, key in list(_held(module)):
+            holder[key] = visit(holder[key], f"{name}.{inner}" if name else inner)
         return module
 
     return Fused(visit(model, ""), swapped, left)
@@ -88,7 +84,7 @@ def _fused(module: nn.Module) -> nn.Module | str | None:
         for base in kind.__mro__[1:]:
             if base.__name__ in _MAKERS.get(_package(base), {}):
                 return f"{kind.__name__} is a subclass of {base.__name__} and may do something else"
-        leaf = next(module.children(), None) is None and not _hidden(module)
+        leaf = next(_held(module), None) is None
         return f"{kind.__name__} has no fused layer yet" if makers and leaf else None
     with torch.random.fork_rng(
         devices=[]
@@ -118,13 +114,15 @@ def _restored(module: nn.Module) -> nn.Module | None:
     return before
 
 
-def _hidden(module: nn.Module) -> list[nn.Module]:
-    """The layers of a peer's module that it has not registered."""
-    name = {"SwitchLayer": "_layers", "SumLayer": "_layer_list"}.get(type(module).__name__)
-    found: list[nn.Module] = []
-    if name is not None and _package(type(module)) == "high_order_layers_torch":
-        found = getattr(module, name)
-    return found
+def _held(module: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+    """The modules in a module, registered or in its plain lists and dicts: a name, the container, the key."""
+    for attribute, held in vars(module).items():
+        if not isinstance(held, (dict, list)) or "_hooks" in attribute:
+            continue
+        prefix = "" if attribute == "_modules" else f"{attribute}."
+        for key, child in held.items() if isinstance(held, dict) else enumerate(held):
+            if isinstance(child, nn.Module):
+                yield f"{prefix}{key}", held, key
 
 
 def _package(kind: type) -> str:

@@ -184,7 +184,7 @@ def test_every_layer_in_one_network():
     before, parameters, state = step(model, x), list(model.parameters()), list(model.state_dict())
     fused = hof.fuse(model)
     assert not fused.left and len(fused.swapped) == 5 + 3 + 5 + 1 + 2 + 1
-    assert {"switch.0", "switch.1", "sum.0", "images.4", "planes"} <= set(fused.swapped)
+    assert {"switch._layers.0", "switch._layers.1", "sum._layer_list.0", "images.4"} <= set(fused.swapped)
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert list(model.state_dict()) == state
     for actual, expected in zip(step(model, x), before, strict=True):
