@@ -27,6 +27,38 @@ def test_high_order_linear_starts_as_constants_of_variance_one_over_in(case):
     assert values.unique().numel() > 0.9 * values.numel(), "edges are not independent"
 
 
+CONSTANT = ("continuous", "discontinuous", "continuous_prod", "discontinuous_prod", "polynomial")
+CONSTANT += ("polynomial_prod", "polynomial_2d", "continuous_nd")
+
+
+@pytest.mark.parametrize("kind", CONSTANT)
+def test_row_19_edges_begin_as_constants_of_one_draw(kind):
+    """From U[0, magnitude / in), and constant in x: a sum of edges is the sum of their constants."""
+    sizes = {"n": 3, "segments": 2, "in_features": 4, "out_features": 5, "weight_magnitude": 3.0}
+    torch.manual_seed(7)
+    layer = high_order_fc_layers(kind, **sizes, **({"dimensions": 2} if kind.endswith("nd") else {}))
+    torch.manual_seed(7)
+    constants = torch.rand(5, 4) * 3 / 4
+    assert torch.equal(layer.w, constants[..., None].expand_as(layer.w))
+    x = 4 * torch.rand(6, 4, *(2,) * kind.endswith("d") * ("_prod" not in kind)) - 2
+    y = (1 + constants).prod(1) - 1 if kind.endswith("prod") else constants.sum(1)
+    assert difference(layer(x), y.expand(6, 5)) < 1e-5
+
+
+def test_row_19_taps_begin_as_constants_of_one_draw():
+    for kind, functions in (("continuous2d", 5), ("discontinuous2d", 6), ("polynomial2d", 3)):
+        torch.manual_seed(7)
+        layer = layers.high_order_convolution_layers(
+            kind, n=3, segments=2, in_channels=2, out_channels=3, kernel_size=3, weight_magnitude=3.0
+        )
+        torch.manual_seed(7)
+        torch.nn.init.uniform_(torch.nn.Conv2d(2 * functions, 3, 3, bias=False).weight)  # drawn, not used
+        constants = torch.rand(3, 2, 3, 3) * 3 / 18
+        assert torch.equal(layer.conv.weight, constants.repeat_interleave(functions, 1))
+        y = layer(4 * torch.rand(2, 2, 5, 5) - 2)
+        assert difference(y, constants.sum((1, 2, 3))[None, :, None, None].expand_as(y)) < 1e-5
+
+
 def test_high_order_linear_takes_leading_dimensions():
     layer = hof.HighOrderLinear(3, 2, hof.bases.lagrange(4))
     x = torch.rand(4, 5, 3)

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import high_order_fused as hof
+from high_order_fused.conv_layers import convolutions, transposed_convolutions
 from high_order_fused.kan import KAN, KANLinear
-from high_order_fused.layers import high_order_convolution_layers, high_order_fc_layers
+from high_order_fused.layers import fc_layers, high_order_convolution_layers, high_order_fc_layers
 from high_order_fused.refinement import conversion, initialize_linear, line, refine, smooth
 from tests.support import difference
 
@@ -101,6 +102,49 @@ def test_convolutions(kind):
         refine(made[0], high_order_convolution_layers("continuous_prod2d", n=5, segments=4, **sizes))
     with pytest.raises(ValueError, match=r"target: got .*stride"):
         refine(ours[0], hof.HighOrderConv2d(2, 3, 3, B.bspline(2, 2)))
+
+
+ROWS = {"in_features": 3, "out_features": 4, "dimensions": 2}
+IMAGES = {"in_channels": 2, "out_channels": 4, "kernel_size": 3, "padding": 1, "stride": 2, "groups": 2}
+OTHERS = ("baseline", "baseline_relu", "kan")  # no functions on edges; knots below
+LAYERS = [(make, kind, ROWS) for kind, make in fc_layers.items() if kind not in OTHERS]
+LAYERS += [
+    (make, kind, IMAGES) for kinds in (convolutions, transposed_convolutions) for kind, make in kinds.items()
+]
+
+
+def size(kind):
+    """Of inputs for a layer."""
+    if kind in convolutions:
+        return (2, 2, *(7,) * int(kind[-2]))
+    variables = kind.removesuffix("d").rpartition("_")[2] if kind.endswith("d") else ""
+    return (40, 3, int(variables)) if variables.isdigit() else (40, 3, 2) if kind.endswith("nd") else (40, 3)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("make", "kind", "sizes"), LAYERS)
+def test_every_kind_of_layer(make, kind, sizes, dtype, tolerance):
+    known = sizes if "_nd" in kind else {key: value for key, value in sizes.items() if key != "dimensions"}
+    source, target = (make(n=n, segments=segments, **known).to(dtype) for n, segments in ((3, 2), (5, 4)))
+    for parameter in source.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    refine(source, target)
+    x = inside(*size(kind), dtype=dtype)
+    assert difference(target(x), source(x)) < tolerance
+
+
+@pytest.mark.parametrize("scaler", [True, False])
+def test_splines_with_knots_inserted_in_double(scaler):
+    source, target = (
+        KANLinear(3, 4, grid_size, enable_standalone_scale_spline=scaler).double() for grid_size in (5, 15)
+    )
+    for layer in (source, target):  # whose knots are otherwise rounded to float32
+        step = 2 / layer.grid_size
+        layer.grid.copy_(-1 + step * (torch.arange(layer.grid.shape[1], dtype=torch.float64) - 3))
+    nn.init.normal_(source.spline_weight)
+    refine(source, target)
+    x = inside(50, 3)
+    assert difference(target(x), source(x)) < 1e-11
 
 
 def test_several_variables():

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from high_order_fused.combined import peer_state_dict
 from high_order_fused.norm import max_abs_normalization_nd
+from high_order_fused.optim import make_optimizer
 from high_order_fused.resnets import BasicBlock, Bottleneck, ResNet, resnet_model
 from high_order_fused.simple_conv import SimpleConv
 from tests.support import difference
@@ -304,6 +305,21 @@ def test_steps_of_training_tell_dark_images_from_bright_ones(options):
         loss.backward()
         optimizer.step()
     assert loss.item() < math.log(3) / 2, "log 3 is the loss of knowing nothing"
+
+
+def test_row_75_infinity_norms_and_lion_put_every_image_among_the_first_five():
+    """Ten random images of ten classes; half of them are there by chance, as at the beginning."""
+    pytest.importorskip("pytorch_optimizer", reason="the extra optim is not installed")
+    model, x, target = tiny(num_classes=10, rescale_planes=8, scale=2.0), images(10), torch.arange(10)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    optimizer, found = make_optimizer("lion", model, lr=1e-3), []
+    for _ in range(60):
+        optimizer.zero_grad()
+        logits = model(x)
+        functional.cross_entropy(logits, target).backward()
+        optimizer.step()
+        found.append((logits.topk(5).indices == target[:, None]).sum())
+    assert found[0] <= 5 and found[-1] == 10
 
 
 def test_second_derivatives_for_adahessian():
