@@ -4,6 +4,14 @@
 #include <cmath>
 #include <cstdint>
 
+// Compiled by nvcc for a device, too. Lookups are to the bit those of a CPU there: division is rounded as on a CPU unless
+// fast mathematics is asked for, and no product of a lookup is added to anything, so contraction has nothing to change.
+#ifdef __CUDACC__
+#define HOF_BOTH __host__ __device__
+#else
+#define HOF_BOTH
+#endif
+
 namespace hof {
 
 enum Kind { POLYNOMIAL = 0, HARMONIC = 1 };
@@ -19,10 +27,10 @@ struct Basis {
   int64_t domain_stride, knots_stride, table_stride, table_segment_stride;
   int kind, uniform, outer, segments, n, m, size;  // segments count the outer ones
 
-  int inner() const { return segments - (outer == NONE ? 0 : 2); }
+  HOF_BOTH int inner() const { return segments - (outer == NONE ? 0 : 2); }
   // Every window is all of the coefficients: the contractions are then matrix products.
-  bool product() const { return size == n; }
-  bool frozen(int segment) const { return outer == FROZEN && (segment == 0 || segment == segments - 1); }
+  HOF_BOTH bool product() const { return size == n; }
+  HOF_BOTH bool frozen(int segment) const { return outer == FROZEN && (segment == 0 || segment == segments - 1); }
 };
 
 // Each variant of the kernels compiles what follows for its own instruction set.
@@ -30,7 +38,8 @@ namespace HOF_VARIANT {
 
 // segment[r] of x[r] for one input; NaN is in the first one inside.
 template <class T>
-inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, int rows, int32_t* __restrict segment) {
+HOF_BOTH inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, int rows,
+                            int32_t* __restrict segment) {
   const T low = basis.domain[input * basis.domain_stride], high = basis.domain[input * basis.domain_stride + 1];
   const int inner = basis.inner();
   if (inner == 1) {
@@ -45,7 +54,7 @@ inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, 
     }
   } else {
     const T* knots = basis.knots + input * basis.knots_stride + (basis.outer == NONE ? 1 : 2);
-    if (inner <= 128) {  // counting the knots on the left, many rows at once, beats a search
+    if (rows > 1 && inner <= 128) {  // counting the knots on the left, many rows at once, beats a search
       for (int r = 0; r < rows; ++r) segment[r] = 0;
       for (int k = 0; k < inner - 1; ++k) {
         const T knot = knots[k];
@@ -71,7 +80,7 @@ inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, 
 
 // The nearest integer, ties to even; V is T or a vector of T.
 template <class T, class V>
-inline V nearest(V t) {
+HOF_BOTH inline V nearest(V t) {
   const T whole = sizeof(T) == 4 ? T(8388608.0) : T(4503599627370496.0);  // 2^23, 2^52: no fractions from here on
   const V positive = V{} + whole, negative = V{} - whole;
   const V shift = t < 0 ? negative : positive;
@@ -81,7 +90,7 @@ inline V nearest(V t) {
 
 // sin(pi t) and cos(pi t): exact reduction to |t| <= 1/4, then Taylor series. Infinite t gives NaN.
 template <class T, class V>
-inline void sincospi(V t, V& sine, V& cosine) {
+HOF_BOTH inline void sincospi(V t, V& sine, V& cosine) {
   const V turn = t - 2 * nearest<T>(t / 2);
   const V quarter = nearest<T>(2 * turn);
   const V a = T(3.14159265358979323846) * (turn - quarter / 2), q = a * a;
@@ -99,7 +108,8 @@ inline void sincospi(V t, V& sine, V& cosine) {
   }
   s = a + a * q * s;
   c = 1 + q * c;
-  const auto swapped = (quarter == 1) | (quarter == -1), negative = quarter < 0, half = (quarter == 2) | (quarter == -2);
+  const auto swapped = (quarter == 1) | (quarter == -1), half = (quarter == 2) | (quarter == -2);
+  const auto negative = quarter < 0;
   const V minus_s = -s, minus_c = -c;
   sine = swapped ? (negative ? minus_c : c) : (half ? minus_s : s);
   cosine = swapped ? (negative ? s : minus_s) : (half ? minus_c : c);
@@ -107,7 +117,7 @@ inline void sincospi(V t, V& sine, V& cosine) {
 
 // Calls use(f, feature) for the m features at local coordinate u, in order; V is T or a vector of T.
 template <class T, class V, class Use>
-inline void features(int kind, int m, V u, Use&& use) {
+HOF_BOTH inline void features(int kind, int m, V u, Use&& use) {
   const V one = V{} + T(1);
   if (kind == HARMONIC) {
     use(0, u == u ? one : u);

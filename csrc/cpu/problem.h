@@ -1,33 +1,15 @@
-// What a CPU kernel is asked: sizes, pointers and strides, nothing of torch.
+// What CPU kernels are asked besides, how their work is cut, and the table of a variant.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <cstdint>
-
-#include "../basis.h"
+#include "../problem.h"
 
 namespace hof {
 
 using BFloat16 = c10::BFloat16;
 using Half = c10::Half;
-
-enum class Storage { SAME, BFLOAT16, HALF };  // as the numbers that are computed with, or 16 bits of them
-
-template <class T>
-struct Problem {
-  Basis<T> basis;
-  int64_t groups, batch, inputs, outputs;
-  Storage x_storage, w_storage, g_storage, result_storage;  // s is stored like x
-  const void* x;
-  const void* s;  // null: ones
-  int64_t x_group, x_row, x_input, s_group, s_row, s_input;
-  const void* w;  // [groups, inputs, K, outputs], contiguous
-  const void* g;  // rows of `outputs` adjacent numbers
-  int64_t g_group, g_row;
-  void* result;  // contiguous
-};
 
 // Work is cut into units that do not depend on the number of threads; a unit needs `scratch` bytes.
 struct Cut {
@@ -91,8 +73,6 @@ struct ImageCut {
   int64_t parts, each;  // of its gradients: sums of w, each over so many tiles; else parts of the outputs, each so many
   Cut cut;
 };
-
-enum Contraction { SUM_INPUTS = 0, SUM_OUTPUTS = 1, SUM_BATCH = 2 };
 
 // A variant of the kernels, compiled for one instruction set.
 template <class T>

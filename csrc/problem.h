@@ -1,0 +1,28 @@
+// What a kernel of the form is asked: sizes, pointers and strides, nothing of torch.
+#pragma once
+
+#include <cstdint>
+
+#include "basis.h"
+
+namespace hof {
+
+enum Contraction { SUM_INPUTS = 0, SUM_OUTPUTS = 1, SUM_BATCH = 2 };
+
+enum class Storage { SAME, BFLOAT16, HALF };  // as the numbers that are computed with, or 16 bits of them
+
+template <class T>
+struct Problem {
+  Basis<T> basis;
+  int64_t groups, batch, inputs, outputs;
+  Storage x_storage, w_storage, g_storage, result_storage;  // s is stored like x
+  const void* x;
+  const void* s;  // null: ones
+  int64_t x_group, x_row, x_input, s_group, s_row, s_input;
+  const void* w;  // [groups, inputs, K, outputs], contiguous
+  const void* g;  // rows of `outputs` adjacent numbers
+  int64_t g_group, g_row;
+  void* result;  // contiguous
+};
+
+}  // namespace hof
