@@ -1,4 +1,4 @@
-"""Where the packages lie, and the two optional native parts. The metadata is in pyproject.toml."""
+"""Where the packages lie, and the three optional native parts. The metadata is in pyproject.toml."""
 
 import os
 import shlex
@@ -15,6 +15,9 @@ INSTALLED_INSIDE = ("benchmarks", "triton_kernels")  # top-level folders that be
 TORCH_TARGET_VERSION = "0x020b000000000000"  # torch 2.11: the oldest release whose stable ABI is used
 NATIVE = os.environ.get("HOF_NATIVE", "1") != "0"
 SANITIZE = os.environ.get("HOF_SANITIZE", "0") != "0"  # for `make test-sanitize`
+
+sys.path.insert(0, str(Path(__file__).parent / "csrc" / "cuda"))
+import nvcc  # noqa: E402
 
 # pip run as `.venv/bin/pip` leaves .venv/bin, where an installed ninja lies, out of PATH
 os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
@@ -40,8 +43,9 @@ class BuildNative(BuildExtension):
     def run(self):
         self.missing = {}
         parts = {ext.name: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
-        for part in parts.values():
-            part.unlink(missing_ok=True)  # what an earlier build left would hide a failure of this one
+        for name, part in parts.items():  # what an earlier build left would hide a failure of this one
+            part.unlink(missing_ok=True)
+            Path(self.build_lib, self.get_ext_filename(name)).unlink(missing_ok=True)
         if NATIVE and torch:
             super().run()
         else:
@@ -69,9 +73,19 @@ class BuildNative(BuildExtension):
 
     def build_extension(self, ext):
         try:
-            super().build_extension(ext)
+            if ext.name.endswith("._cuda"):
+                self.build_cuda(Path(self.get_ext_fullpath(ext.name)))
+            else:
+                super().build_extension(ext)
         except Exception as error:
             self.missing[ext.name] = explained(error)
+
+    def build_cuda(self, output):
+        why = nvcc.missing()
+        if why:
+            self.missing[f"{PACKAGE}._cuda"] = why
+        else:
+            nvcc.build(output, TORCH_TARGET_VERSION)
 
 
 def explained(error):
@@ -80,7 +94,7 @@ def explained(error):
 
 
 def native_parts():
-    """Return the operator library (stable ABI, no Python) and the module of build facts (no torch)."""
+    """Return the operator libraries (stable ABI, no Python) and the module of build facts (no torch)."""
     optimise, others = "-O3", ["-std=c++20", "-fvisibility=hidden", "-g0"]
     if SANITIZE:
         optimise, others = (
@@ -118,7 +132,9 @@ def native_parts():
         language="c++",
         optional=True,
     )
-    return [operators, facts]
+    sources = glob("csrc/**/*.*", recursive=True)
+    cuda = Extension(f"{PACKAGE}._cuda", [], depends=sources, py_limited_api=True, optional=True)
+    return [operators, facts] if SANITIZE else [operators, facts, cuda]
 
 
 packages = find_packages(include=[PACKAGE, f"{PACKAGE}.*"])

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+import high_order_fused as hof
+
 from .cases import GPU_CASES
 from .runner import Settings, measure
 from .stamp import stamp, today
@@ -27,6 +29,7 @@ RESULTS = (
     "tests/test_conformance.py",
     "tests/test_golden.py",
     "tests/test_triton.py",
+    "tests/test_cuda.py",
     "tests/test_gpu.py",
     "tests/test_conv_kernels.py",
     "tests/test_products.py",
@@ -61,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         "tests": lambda: run_tests(device, clock.left - 240),
         "tests, default device": lambda: run_tests(device, clock.left - 150, "--default-device"),
         "sanitizer": lambda: sanitized(rehearsal, min(60, clock.left - 90)),
+        "races": lambda: sanitized(rehearsal, min(40, clock.left - 90), "racecheck"),
     }
     report["checks"] = {}
     for name, part in parts.items():
@@ -135,15 +139,23 @@ def run_tests(device: torch.device, seconds: float, *options: str) -> dict[str, 
     return _summary(list(_outputs(running, seconds)))
 
 
-def sanitized(rehearsal: bool, seconds: float) -> dict[str, Any]:
-    """Some kernels on small sizes under compute-sanitizer, for reads and writes out of bounds."""
+def sanitized(rehearsal: bool, seconds: float, what: str = "memcheck") -> dict[str, Any]:
+    """Some kernels on small sizes under compute-sanitizer, for reads and writes out of bounds.
+
+    what: or "racecheck", of the CUDA kernels: threads that wait too little for each other in shared memory.
+    """
     tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if tool is None or rehearsal or seconds < 20:
         return {"not_measured": "compute-sanitizer was not found" if tool is None else "no time was left"}
     device = torch.device("cuda")
-    check = [tool, "--tool", "memcheck", "--error-exitcode", "86", "--target-processes", "all"]
+    files: tuple[str, ...] = RESULTS[:4]
+    if what == "racecheck":
+        files = ("tests/test_cuda.py",)
+        if not hof.backends()["cuda"].available:
+            return {"not_measured": hof.backends()["cuda"].detail}
+    check = [tool, "--tool", what, "--error-exitcode", "86", "--target-processes", "all"]
     running = subprocess.Popen(
-        [*check, *_pytest(device), "-k", SANITIZED, "--part", "0/8", *RESULTS[:3]],
+        [*check, *_pytest(device), "-k", SANITIZED, "--part", "0/8", *files],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -109,13 +109,15 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _OnReference(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
+class _On(nn.Module):
+    """A layer on a backend."""
+
+    def __init__(self, layer: nn.Module, name: str) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.name = layer, name
 
     def forward(self, x: Tensor) -> Tensor:
-        with hof.use_backend("reference"):
+        with hof.use_backend(self.name):
             y: Tensor = self.layer(x)
         return y
 
@@ -123,13 +125,22 @@ class _OnReference(nn.Module):
 def _reference(case: Case, layer: nn.Module) -> nn.Module:
     if backend(case, next(layer.parameters()).device) == "reference":
         raise NotMeasured("it is what ours runs on here")
-    return _OnReference(layer)
+    return _On(layer, "reference")
 
 
 def _compiled(case: Case, layer: nn.Module) -> nn.Module:
-    compiled = _OnReference(layer)
+    compiled = _On(layer, "reference")
     compiled.compile()
     return compiled
+
+
+def _cuda(case: Case, layer: nn.Module) -> nn.Module:
+    status = hof.backends()["cuda"]
+    if not status.available:
+        raise NotMeasured(status.detail)
+    if backend(case, next(layer.parameters()).device) == "cuda":
+        raise NotMeasured("it is what ours runs on here")
+    return _On(layer, "cuda")
 
 
 class _Product(nn.Module):
@@ -233,6 +244,7 @@ def _copies(layer: nn.Module) -> dict[str, Tensor]:
 CONV = (*CONVOLUTIONS, *TRANSPOSED)
 RIVALS = (
     Rival("torch reference", _reference),
+    Rival("ours, CUDA C++", _cuda, SUMS, devices=("cuda",)),
     Rival("compiled reference", _compiled, devices=("cuda",)),
     Rival("expand + GEMM", _expanded, (*FAMILIES, "monomial", "chebyshev")),
     Rival("expand + convolution", _expanded_conv, CONV),

@@ -76,7 +76,7 @@ _registered: dict[str, Backend] = {}
 _missing = {
     "cpu": f"the compiled library is missing: {native.native_missing()}",
     "triton": "not looked for",
-    "cuda": "this version has no CUDA kernels",
+    "cuda": "not looked for",
 }
 _chosen = "auto"
 

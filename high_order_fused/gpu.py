@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from . import cuda  # noqa: F401  before Triton: of two backends that take a tensor the later is preferred
 from .backends import Backend, missing, register
 from .operands import Operands
 

@@ -1,4 +1,4 @@
-"""The compiled parts, where they are there: an operator library and a module of build facts."""
+"""The compiled parts, where they are there: operator libraries and a module of build facts."""
 
 import importlib.util
 from importlib.machinery import ModuleSpec, PathFinder
@@ -30,9 +30,13 @@ def _spec(part: str) -> ModuleSpec:
     return spec
 
 
-def _load_operators() -> None:
-    """Load the operator library into torch; raises whatever the loader does."""
-    torch.ops.load_library(str(_spec("_C").origin))
+def load(part: str) -> str | None:
+    """Load an operator library into torch; return in one line why it did not load, or None."""
+    try:
+        torch.ops.load_library(str(_spec(part).origin))
+    except Exception as error:
+        return _reason(part, error)
+    return None
 
 
 def _load_facts() -> dict[str, str]:
@@ -58,10 +62,9 @@ def _reason(part: str, error: Exception) -> str:
 
 _missing: dict[str, str] = {}
 _facts: dict[str, str] | None = None
-try:
-    _load_operators()
-except Exception as error:
-    _missing["_C"] = _reason("_C", error)
+_why = load("_C")
+if _why is not None:
+    _missing["_C"] = _why
 try:
     _facts = _load_facts()
 except Exception as error:

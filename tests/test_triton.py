@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import high_order_fused as hof
-from high_order_fused import functional, reference
+from high_order_fused import functional, gpu_cost, reference
 from tests import cases, support
 from tests.cases import operands, three
 from tests.support import difference
@@ -36,7 +36,7 @@ def test_every_kernel_and_size(kind, case, dtype):
             *(t.double() for t in arguments[:4]),
             basis.operands(torch.float64, arguments[0].device),
         )
-        with choice.prefer(kind):
+        with gpu_cost.prefer(kind):
             for actual, expected in zip(three(launch, *arguments), exact, strict=True):
                 assert actual.dtype == dtype and difference(actual, expected) < TOLERANCE[dtype], shape
 
@@ -59,7 +59,7 @@ def test_sums_in_parts_are_the_same_every_time():
     assert difference(v, reference.sum_batch(x, g, s, operand)) < 1e-5
     assert torch.equal(v, launch.sum_batch(x, g, s, operand))
     few, w, _, _, _ = operands(basis, (1, 1, 70, 3), torch.float32)
-    with choice.prefer("gather"):
+    with gpu_cost.prefer("gather"):
         assert launch.choice("sum_inputs", few, 3, w.dtype, operand).parts > 1
         y = launch.sum_inputs(few, w, None, operand)
     assert difference(y, reference.sum_inputs(few, w, None, operand)) < 1e-5
@@ -78,7 +78,7 @@ def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
 
     monkeypatch.setattr(launch.Call, "_launch", spilling)
     monkeypatch.setattr(launch, "_spilled", {})
-    with choice.prefer("dense"):
+    with gpu_cost.prefer("dense"):
         for tried in (5, 1):  # 64, 32, 16 rows of 2 functions, then one
             del seen[:]
             y = launch.sum_inputs(x, w, None, operand)

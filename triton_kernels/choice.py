@@ -3,20 +3,18 @@
 Estimates from compiled code and published rates, none of them measured on a device.
 """
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
 
+from high_order_fused.gpu_cost import gathers, parts
+
 from . import dense, gather, product
 from .basis import Shape
 from .tiles import Sizes, Tile
 
-# By how much a dense tile multiplies faster than a gather, a function of an input and an output at a time.
-# A gather reaches a quarter of float32's peak: shared with every number it multiplies is a load.
-DENSE_OVER_GATHER = {"ieee": 2, "tf32": 24, "16 bits": 40}
 MOST_FUNCTIONS = 64  # of one input, in dense tiles that take all of them: longer kernels compile for minutes
 
 
@@ -49,20 +47,6 @@ class Choice(NamedTuple):
         return getattr(product, self.kernel)
 
 
-@contextmanager
-def prefer(kind: str) -> Iterator[None]:
-    """Within the block "dense" or "gather" kernels run wherever there is such a one, for tests and timing."""
-    global _preferred
-    before, _preferred = _preferred, kind
-    try:
-        yield
-    finally:
-        _preferred = before
-
-
-_preferred = "auto"
-
-
 def chosen(
     contraction: str,
     groups: int,
@@ -89,11 +73,10 @@ def chosen(
     if contraction == "sum_batch":
         return _sum_batch(groups, sizes, shape, tiles, processors)
     padded = -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
-    cost = sizes.batch * shape.n * DENSE_OVER_GATHER[precision]
-    cheaper = hopeless or shape.size > MOST_FUNCTIONS or cost < padded * shape.size
     if images:
         return tiles
-    if _preferred == "gather" or (cheaper and _preferred != "dense"):
+    hopeless = hopeless or shape.size > MOST_FUNCTIONS
+    if gathers(sizes.batch * shape.n, padded * shape.size, precision, hopeless):
         gather = _without(spilled, _gather(contraction))
         return gather._replace(parts=_gather_parts(contraction, groups, sizes, gather.tile, processors))
     return tiles
@@ -178,8 +161,7 @@ def _sum_batch(groups: int, sizes: Sizes, shape: Shape, how: Choice, processors:
     tile = how.tile
     programs = groups * -(-sizes.inputs // tile.inputs) * -(-sizes.outputs // tile.outputs)
     programs *= -(-shape.size // tile.functions)
-    parts = min(-(-2 * processors // max(programs, 1)), -(-sizes.batch // (4 * tile.rows)))
-    return how._replace(parts=max(parts, 1))
+    return how._replace(parts=parts(programs, 2 * processors, -(-sizes.batch // (4 * tile.rows))))
 
 
 def _gather(contraction: str) -> Choice:
@@ -190,7 +172,7 @@ def _gather_parts(contraction: str, groups: int, sizes: Sizes, tile: Tile, proce
     if contraction == "sum_outputs":
         return 1
     programs = groups * sizes.batch * -(-sizes.outputs // tile.outputs)
-    return max(1, min(-(-4 * processors // max(programs, 1)), -(-sizes.inputs // tile.inputs)))
+    return parts(programs, 4 * processors, -(-sizes.inputs // tile.inputs))
 
 
 def at_once(shape: Shape, dtype: torch.dtype) -> int:
@@ -231,8 +213,8 @@ def _product_parts(
     programs, rows = groups * -(-sizes.outputs // tile.outputs), -(-sizes.batch // tile.rows)
     inputs = -(-sizes.inputs // tile.inputs)
     if contraction == "product":
-        return max(1, min(-(-2 * processors // max(programs * rows, 1)), inputs))
+        return parts(programs * rows, 2 * processors, inputs)
     if contraction == "product_of_x":
         return 1
     programs *= inputs * -(-shape.size // tile.functions)
-    return max(1, min(-(-2 * processors // max(programs, 1)), -(-rows // 8)))
+    return parts(programs, 2 * processors, -(-rows // 8))
