@@ -310,6 +310,17 @@ LIVE = (
 )
 
 
+def test_row_16_fourier1d_which_the_peer_never_made_is_torchs_over_the_series():
+    settings = {"in_channels": 2, "out_channels": 3, "kernel_size": 3, "stride": 2, "padding": 1}
+    layer = high_order_convolution_layers("fourier1d", n=5, rescale_output=True, length=3.0, **settings)
+    assert layer.conv.weight.shape == (3, 10, 3) and 0 < layer.conv.weight.abs().max() <= 1 / 90
+    x = 2 * torch.rand(4, 2, 9) - 1
+    v = 2 * torch.pi * x / 3
+    series = torch.stack([0.5 * torch.ones_like(x), v.sin(), v.cos(), (2 * v).sin(), (2 * v).cos()], 2)
+    expected = F.conv1d(series.flatten(1, 2), layer.conv.weight, stride=2, padding=1) / 18
+    assert difference(layer(x), expected) < 1e-5
+
+
 @pytest.mark.filterwarnings("ignore:non-inplace resize")
 @pytest.mark.parametrize("seed", seeds(800))
 def test_live(seed):

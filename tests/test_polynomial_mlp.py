@@ -1,8 +1,11 @@
 """The networks of polynomial-mlp: sizes, keys and outputs."""
 
+import math
+
 import pytest
 import torch
 
+import high_order_fused as hof
 from high_order_fused.polynomial_mlp import PolynomialLayer, PolynomialMLP, SimpleMLP, calculate_input_powers
 from tests.support import difference
 
@@ -51,3 +54,20 @@ def test_degree_one_is_a_linear_layer_with_a_bias_an_edge():
     x = torch.randn(6, 4)
     assert difference(layer(x), linear(x)) < 1e-6
     assert calculate_input_powers(x, 1).shape == (6, 4, 2)
+
+
+@pytest.mark.parametrize("make", [hof.bases.chebyshev, hof.bases.monomial])
+def test_row_65_degree_eight_trains_on_normalised_inputs(make):
+    layers = [hof.HighOrderLinear(inputs, outputs, make(8)) for inputs, outputs in ((4, 8), (8, 8), (8, 1))]
+    norms = [hof.norm.MaxAbsNormalization() for _ in layers]
+    model = torch.nn.Sequential(*(module for pair in zip(norms, layers, strict=True) for module in pair))
+    optimizer, losses = torch.optim.Adam(model.parameters(), 0.01), []
+    x = 5 * torch.randn(64, 4)
+    target = x[:, :1].sign() * x[:, 1:2].sign()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (model(x) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(math.isfinite(loss) for loss in losses) and losses[-1] < 0.6 * losses[0]
