@@ -2,8 +2,8 @@
 
 By default the digits in random colours, 32 x 32 pixels, and an eighth of the published channels, which runs
 anywhere. high-order-networks-pytorch publishes for CIFAR-100, accuracy and top 5: resnet18 0.468 and 0.740
-(standard), 0.446 and 0.732 (polynomial2d, n = 2); resnet10 0.282 and 0.497 (polynomial2d, n = 3), 0.377 and 0.663
-(continuous2d, n = 3, two segments), 0.359 and 0.641 (discontinuous2d, rescale_planes = 3). With its settings:
+(standard), 0.446 and 0.732 (polynomial2d, n = 2); resnet10 0.282 and 0.497 (polynomial2d, n = 3), 0.377 and
+0.663 (continuous2d, n = 3), 0.359 and 0.641 (discontinuous2d, rescale_planes = 3). With its settings:
 
     python -m examples.cifar data=cifar100 folder=FOLDER model_name=resnet10 layer_type=continuous2d n=3 \
         segments=2 rescale_planes=1 rescale_output=True gradient_clip_val=1 batch_size=128 max_epochs=100 \

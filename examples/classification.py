@@ -37,7 +37,11 @@ class ImageOptions(Options):
     @property
     def epochs(self) -> int:
         """max_epochs, or few where it is tiny."""
-        return min(self.max_epochs, 3) if self.tiny else self.max_epochs
+        return min(self.max_epochs, 4) if self.tiny else self.max_epochs
+
+    def batches(self, *tensors: Tensor) -> Batches:
+        """Batches of batch_size, or small ones where it is tiny."""
+        return Batches(*tensors, size=min(self.batch_size, 16) if self.tiny else self.batch_size)
 
 
 @dataclass
@@ -60,9 +64,11 @@ class Trained:
 
 
 def images_of(options: ImageOptions, change: Callable[[Tensor], Tensor] = lambda x: x) -> Images:
-    """The images that the options name, changed, on their device; a tenth to train on where it is tiny."""
-    fraction = options.train_fraction * (0.2 if options.tiny else 1)
-    return load(options.data, options.folder, fraction).mapped(change).to(options.device)
+    """The images that the options name, changed, on their device; few of them where it is tiny."""
+    images = load(options.data, options.folder, options.train_fraction)
+    if options.tiny:
+        images = Images(images.train[:256], images.validation[:64], images.test[:128])
+    return images.mapped(change).to(options.device)
 
 
 def train(
@@ -88,7 +94,7 @@ def train(
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return criterion(model(change(x) + options.noise * torch.randn_like(x)), y)
 
-    batches = Batches(images.train.x, images.train.y, size=options.batch_size)
+    batches = options.batches(images.train.x, images.train.y)
     accuracy, losses = [], []
     clip = options.gradient_clip_val or None
     before_epoch(epochs.start)

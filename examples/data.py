@@ -85,7 +85,7 @@ class Images:
 
 
 def load(data: str = "digits", folder: str | None = None, train_fraction: float = 1.0) -> Images:
-    """A set of images by name: one of `SETS`; "digits_rgb" are digits of 32 x 32 pixels in random colours.
+    """A set of images by name: one of `SETS`; "digits_rgb" are digits of 32 x 32 pixels, of random colours.
 
     A sixth of the images to train on, of CIFAR's a fifth, is kept for validation, and of the rest that
     fraction is taken; the split is always the same, for MNIST and CIFAR that of high-order-layers-torch.
@@ -132,8 +132,7 @@ def _digits(coloured: bool) -> tuple[Part, Part]:
     x = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
     if coloured:
         x = torch.nn.functional.interpolate(x, size=(32, 32), mode="bilinear")
-        paper, ink = torch.rand(2, len(x), 3, 1, 1, generator=torch.Generator().manual_seed(0))
-        x = 0.4 * paper + x * (0.6 + 0.4 * ink - 0.4 * paper)
+        x = x * (0.3 + 0.7 * torch.rand(len(x), 3, 1, 1, generator=torch.Generator().manual_seed(0)))
     rows = train_test_split(range(len(x)), test_size=0.25, stratify=labels, random_state=0)
     whole = Part(x, torch.tensor(labels))
     return whole[torch.tensor(rows[0])], whole[torch.tensor(rows[1])]
