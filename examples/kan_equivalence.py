@@ -46,7 +46,10 @@ def piecewise(layer: KANLinear) -> HighOrderLinear:
     """The layer of piecewise polynomials with the functions of a KAN layer whose base branch is linear.
 
     Its pieces are those of the whole grid, at whose ends the splines are smoothly 0; lines go on from there.
+    ValueError for an order below 2, whose splines end with a kink.
     """
+    if layer.spline_order < 2:
+        raise ValueError(f"spline_order: got {layer.spline_order}, needs at least 2")
     knots = layer.grid
     basis = bases.piecewise_lagrange(layer.spline_order + 1, knots.shape[1] - 1, knots=knots)
     converted = HighOrderLinear(layer.in_features, layer.out_features, basis)

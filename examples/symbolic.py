@@ -96,7 +96,13 @@ def draw(options: Options, runs: dict[str, Run]) -> None:
             wrong = 1e3 * (found.model(points) - target(points)).view(100, 100).T.cpu()
         most = wrong.abs().max().item()
         image = axes.imshow(
-            wrong, origin="lower", extent=(0, 1, 0, 1), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto"
+            wrong.numpy(),
+            origin="lower",
+            extent=(0, 1, 0, 1),
+            cmap="RdBu_r",
+            vmin=-most,
+            vmax=most,
+            aspect="auto",
         )
         axes.set(title=f"{name}: mse {found.mse:.1e}", xlabel="u", ylabel="v")
         figure.colorbar(image, ax=axes, label="error, thousandths")

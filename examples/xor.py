@@ -19,7 +19,7 @@ from .command import Figures, mean, seeds, show
 
 NODES = {
     "continuous": (2, 3, 4, 5),
-    "discontinuous": (1, 2, 3, 4),
+    "discontinuous": (2, 3, 4, 5),  # with the peer's 1, no gradient gets to the first layer
     "polynomial": (2, 4, 6, 8),
     "polynomial_2d": (2, 4, 6, 8),
 }
@@ -62,7 +62,7 @@ def run(options: Options) -> Figures:
     if options.layer_type not in ("all", *NODES):
         raise ValueError(f"layer_type: got {options.layer_type!r}, needs 'all' or one of {', '.join(NODES)}")
     kinds = NODES if options.layer_type == "all" else [options.layer_type]
-    cases = [Case(kind, n) for kind in kinds for n in (NODES[kind][1:3] if options.tiny else NODES[kind])]
+    cases = [Case(kind, n) for kind in kinds for n in (NODES[kind][1:2] if options.tiny else NODES[kind])]
     figures: Figures = {}
     rows, surfaces = [], {}
     for case in cases:
@@ -105,7 +105,12 @@ def draw(options: Options, surfaces: dict[Case, tuple[float, Tensor]]) -> None:
     for axes, (case, (mse, z)) in zip(panels.flat, surfaces.items(), strict=True):
         side = round(len(z) ** 0.5)
         image = axes.imshow(
-            z.view(side, side).T, origin="lower", extent=(-1, 1, -1, 1), cmap="RdBu_r", vmin=-0.75, vmax=0.75
+            z.view(side, side).T.numpy(),
+            origin="lower",
+            extent=(-1, 1, -1, 1),
+            cmap="RdBu_r",
+            vmin=-0.75,
+            vmax=0.75,
         )
         axes.set_title(f"{case.layer_type}, n = {case.n}\nmse {mse:.1e}", fontsize=9)
     for axes in panels[-1]:
