@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from high_order_fused.checks import choice
 from high_order_fused.layers import high_order_fc_layers
 from high_order_fused.norm import MaxAbsNormalizationLast
 from high_order_fused.optim import make_optimizer
@@ -75,10 +76,7 @@ def load(name: str, size: int) -> Tensor:
     """The middle of a sample image [size, size, 3], from 0 to 1; ValueError for an unknown name."""
     from sklearn.datasets import load_sample_image
 
-    try:
-        pixels = load_sample_image(name)
-    except AttributeError:
-        raise ValueError(f"image: got {name!r}, needs 'china.jpg' or 'flower.jpg'") from None
+    pixels = load_sample_image(choice("image", name, ("china.jpg", "flower.jpg")))
     image = torch.tensor(pixels).permute(2, 0, 1) / 255
     side = min(image.shape[1:])
     top, left = ((length - side) // 2 for length in image.shape[1:])
@@ -152,10 +150,12 @@ def draw(options: Options, shown: dict[str, Tensor]) -> None:
     figure, grid = pictures.panels(2, len(shown), (2.3, 2.4))
     image, quarter = shown["The image"], options.size // 4
     for (whole, part), (title, picture) in zip(grid.T, shown.items(), strict=True):
-        whole.imshow(picture.cpu(), interpolation="nearest")
+        whole.imshow(picture.cpu().numpy(), interpolation="nearest")
         found = "" if picture is image else f"{psnr(picture, image):.1f} dB"
         whole.set_title(f"{title}\n{found}", fontsize=10)
-        part.imshow(picture[2 * quarter : 3 * quarter, quarter : 2 * quarter].cpu(), interpolation="nearest")
+        part.imshow(
+            picture[2 * quarter : 3 * quarter, quarter : 2 * quarter].cpu().numpy(), interpolation="nearest"
+        )
         frame: dict[str, Any] = {"fill": False, "ec": "white", "lw": 1.2}
         whole.add_patch(Rectangle((quarter - 0.5, 2 * quarter - 0.5), quarter, quarter, **frame))
         for axes in (whole, part):

@@ -4,6 +4,7 @@ import ast
 import sysconfig
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ def encoded(units: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
     return torch.tensor([numbers.get(unit, 0) for unit in units])
 
 
+@cache
 def _documentation() -> tuple[str, str]:
     found = []
     documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef

@@ -37,18 +37,18 @@ class Options(command.Options):
     heads: int = 4
     blocks: int = 2
     context: int = 96
-    max_epochs: int = 3
+    max_epochs: int = 5
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     gradient_clip_val: float = 1.0
 
 
 @dataclass
 class Learned:
-    """The perplexity after each epoch, and in the end at each place of the context."""
+    """The perplexity after each epoch, and in the end the mean loss at each place of the context."""
 
     perplexity: list[float]
-    places: Tensor
+    losses: Tensor
 
 
 def run(options: Options) -> Figures:
@@ -56,6 +56,8 @@ def run(options: Options) -> Figures:
         options.fraction, options.width, options.blocks, options.context = 0.05, 32, 1, 32
         options.max_epochs, options.batch_size = 2, 16
     train, held_out = text.load(options.data, options.unit, options.fraction)
+    if options.tiny:
+        del held_out[20_000:]
     vocabulary = text.known(train, options.vocabulary)
     train_rows, held_out_rows = (
         rows(text.encoded(units, vocabulary), options.context).to(options.device)
@@ -119,7 +121,7 @@ def learn(model: nn.Module, train: Tensor, held_out: Tensor, options: Options, t
         schedule.step()
         losses = losses_by_place(model, held_out)
         perplexity.append(losses.mean().exp().item())
-    return Learned(perplexity, losses.exp())
+    return Learned(perplexity, losses)
 
 
 def losses_by_place(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -149,24 +151,41 @@ def write(model: TransformerModel, vocabulary: list[str], options: Options) -> N
     print(f"Wrote {path}")
 
 
+def widths(length: int) -> list[int]:
+    """1, 2, 4, ... and what is left, together length."""
+    found: list[int] = []
+    while sum(found) < length:
+        found.append(min(2 ** len(found), length - sum(found)))
+    return found
+
+
 @pictures.styled
 def draw(options: Options, unigram: float, shown: dict[str, Learned]) -> None:
     """Perplexity by epoch, and by how much of the text a model sees."""
+    from matplotlib.ticker import FuncFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
     figure, ((epochs, places),) = pictures.panels(1, 2, (4.4, 3.3))
     for (kind, learned), color in zip(shown.items(), pictures.COLORS, strict=False):
         number = range(1, len(learned.perplexity) + 1)
         epochs.plot(
             number, learned.perplexity, "o-", color=color, label=f"{kind}: {learned.perplexity[-1]:.2f}"
         )
-        places.plot(range(1, len(learned.places) + 1), learned.places, color=color, label=kind)
+        ranges = learned.losses.split(widths(len(learned.losses)))  # noisy one by one
+        middle = [1 + sum(map(len, ranges[:i])) + (len(part) - 1) / 2 for i, part in enumerate(ranges)]
+        seen = [part.mean().exp().item() for part in ranges]
+        places.plot(middle, seen, "o-", color=color, label=kind)
     unit = options.unit.removesuffix("s")
     for axes in (epochs, places):
         axes.axhline(unigram, color=pictures.MUTED, ls=":", label=f"frequencies alone: {unigram:.1f}")
         axes.set(yscale="log", ylabel=f"perplexity of a {unit}")
+        axes.yaxis.set_major_formatter(plain)
+        axes.yaxis.set_minor_formatter(plain)
     epochs.set(title="Text that was kept back", xlabel="epoch", xticks=list(number))
     places.set(
         title="The more is seen, the surer", xlabel=f"{options.unit} that the model sees", xscale="log"
     )
+    places.xaxis.set_major_formatter(plain)
     epochs.legend(frameon=False)
     pictures.save(figure, options, "transformer")
 
