@@ -70,11 +70,11 @@ def command(
                 swept.append({"run": differs, **{k: mean(v) for k, v in figures.items()}})
             return None if objective is None else mean(figures[objective])
 
-        with tempfile.TemporaryDirectory() as folder:  # hydra's own records, which nobody needs here
+        with tempfile.TemporaryDirectory() as folder:  # for hydra's own records, which nobody needs here
             store = ConfigStore.instance()
             store.store("options", options)
             store.store(name, _hydra_settings(name, inspect.getdoc(inspect.getmodule(run)) or name, folder))
-            hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
+            hydra.main(version_base="1.3", config_path=folder, config_name=name)(job)()
         if swept:
             show(f"{name}: the sweep", swept)
 

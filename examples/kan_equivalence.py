@@ -107,18 +107,17 @@ def draw(options: Options, kan: KAN, pieces: nn.Sequential) -> None:
     for column, (number, feature, name) in enumerate(names):
         layer = kan.layers[number]
         edges, converted = edge_functions(layer), edge_functions(pieces[number])
-        x = edges.curve(feature, 400)
-        at = x.nan_to_num(0.0)
-        above, below = panels[:, column]
-        whole = torch.zeros(len(at), edges.inputs, dtype=at.dtype)
-        whole[:, feature] = at
+        ends = layer.grid[feature].double()
+        x = torch.linspace(ends[0], ends[-1], 401, dtype=torch.float64)
+        whole = torch.zeros(len(x), edges.inputs, dtype=x.dtype)
+        whole[:, feature] = x
         splines = edges.phi(whole)[:, feature] * edges.weight[0, feature]
-        splines[x.isnan()] = torch.nan
-        for k in range(splines.shape[1]):
-            color, style = (pictures.ORANGE, "--") if k == splines.shape[1] - 1 else (pictures.FAINT, "-")
-            above.plot(x, splines[:, k], color=color, ls=style, lw=1.2)
-        above.plot(x, edges.values(at[:, None], [feature], [0])[:, 0, 0], color=pictures.BLUE, lw=2)
-        below.plot(x, converted.values(at[:, None], [feature], [0])[:, 0, 0], color=pictures.BLUE, lw=2)
+        above, below = panels[:, column]
+        for spline in splines.T[:-1]:
+            above.plot(x, spline, color=pictures.ORANGE, lw=0.8, alpha=0.6)
+        above.plot(x, splines[:, -1], color=pictures.GREEN, ls="--", lw=1.2)
+        above.plot(x, splines.sum(1), color=pictures.BLUE, lw=2)
+        below.plot(x, converted.values(x[:, None], [feature], [0])[:, 0, 0], color=pictures.BLUE, lw=2)
         for knot in layer.grid[feature].tolist():
             below.axvline(knot, color=pictures.FAINT, lw=0.8, ls=":")
         values = pieces[number].weight[feature, :, 0].detach()
@@ -126,8 +125,12 @@ def draw(options: Options, kan: KAN, pieces: nn.Sequential) -> None:
         below.plot(nodes(layer)[feature], values, "o", ms=4, **ring)
         above.set_title(f"Edge from {name}")
         below.set_xlabel(name)
-    panels[0][0].set_ylabel("KAN: B-splines, base")
-    panels[1][0].set_ylabel("the same by values at nodes")
+    panels[0][0].set_ylabel("edges of the KAN")
+    panels[1][0].set_ylabel("piecewise polynomials")
+    lines = panels[0][2].get_lines()
+    panels[0][2].legend(lines[-3:], ["a B-spline", "base", "their sum"], frameon=False, fontsize=8)
+    lines = panels[1][2].get_lines()
+    panels[1][2].legend(lines[-2:], ["knots", "values at nodes"], frameon=False, fontsize=8)
     pictures.save(figure, options, "kan_equivalence")
 
 

@@ -72,7 +72,7 @@ def run(options: Options) -> Figures:
     figures: Figures = {name: [mse for mse, _ in each] for name, each in found.items()}
     rows = [{"network": k, "parameters": sizes[k], "mse": mean(v)} for k, v in figures.items()]
     show(f"Rings on the grid, mean of {options.seeds} seeds", rows)
-    titles = {k: f"{k}: {sizes[k]} parameters\nmse {found[k][0][0]:.1e}" for k in found}
+    titles = {k: f"{k}\n{sizes[k]} parameters, mse {found[k][0][0]:.1e}" for k in found}
     draw(options, {"Target\n": truth} | {titles[k]: found[k][0][1] for k in found})
     return figures
 
@@ -93,7 +93,7 @@ def _fitted(model: nn.Module, points: Tensor, options: Options, title: str) -> T
 @pictures.styled
 def draw(options: Options, surfaces: dict[str, Tensor]) -> None:
     """The target and the functions of the networks."""
-    figure, (panels,) = pictures.panels(1, len(surfaces), (2.6, 2.9), sharex=True, sharey=True)
+    figure, (panels,) = pictures.panels(1, len(surfaces), (2.75, 2.9), sharex=True, sharey=True)
     for axes, (title, z) in zip(panels, surfaces.items(), strict=True):
         side = round(len(z) ** 0.5)
         image = axes.imshow(

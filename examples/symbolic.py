@@ -70,7 +70,7 @@ def run(options: Options) -> Figures:
 def _trained(name: str, model: nn.Module, options: Options) -> Run:
     x = torch.rand(options.points, 2, device=options.device)
     losses: list[float] = []
-    for start in range(0, 20 if options.tiny else options.steps, options.update_every):
+    for start in range(0, 1 if options.tiny else options.steps, options.update_every):
         if isinstance(model, KAN):
             model(x, update_grid=True, corrected=True)
         search = {"line_search_fn": "strong_wolfe", "tolerance_change": 1e-12}

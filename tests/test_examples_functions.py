@@ -64,7 +64,7 @@ def test_rows_36_37_xor_is_exact_with_discontinuous_layers_alone(tiny):
 
 
 def test_row_38_a_polynomial_of_two_variables_finds_the_sign_of_xor(tiny):
-    options = xor.Options(**tiny, layer_type="polynomial_2d", optimizer="sophia", epochs=15)
+    options = xor.Options(**tiny, layer_type="polynomial_2d", optimizer="sophia", epochs=40)
     figures = xor.run(options)
     assert min(figures["polynomial_2d n=4 accuracy"]) > 0.9
     assert shown(tiny["results"], "xor_polynomial_2d")
@@ -105,6 +105,20 @@ def test_rows_84_86_prepu_learns_powers_and_reports_them(tiny):
     powers = [q for layer in range(1, 5) for q in figures[f"powers of layer {layer}"]]
     assert len(powers) == 32 and all(0 < q < 2 for q in powers) and len(set(powers)) > 8
     assert shown(tiny["results"], "prepu")
+
+
+def test_row_84_what_was_published_for_relu_is_what_a_network_has_that_is_constant_for_positive_x():
+    """By the moments of |x|, x normal of deviation 2, for y = 1 + x/4 + 2 x^2 - 3 x^3."""
+    coefficients = {1: 0.25, 2: 2.0, 3: -3.0}
+    moment = {k: 2**k * 2 ** (k / 2) * math.gamma((k + 1) / 2) / math.sqrt(math.pi) for k in range(7)}
+    first = sum(c * moment[k] for k, c in coefficients.items())
+    second = sum(a * b * moment[j + k] for j, a in coefficients.items() for k, b in coefficients.items())
+    least, joined = (
+        (second - first**2) / 2,
+        second / 2,
+    )  # the best constant; that of x = 0, where both sides meet
+    assert prepu.constant_half() == pytest.approx(least, rel=1e-2)
+    assert least < prepu.PUBLISHED["ReLU"] < joined
 
 
 def test_row_85_prepu_trains_without_clipping_too(tiny):
