@@ -40,8 +40,8 @@ ENGINES = "ddp", "fsdp2"
 class Options(command.Options):
     engines: list[str] = field(default_factory=lambda: list(ENGINES))
     layer_type: str = "continuous"
-    n: int = 3
-    segments: int = 4
+    n: int = 2
+    segments: int = 2
     width: int = 32
     max_epochs: int = 20
     batch_size: int = 64  # of all processes together
