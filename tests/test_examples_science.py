@@ -139,16 +139,13 @@ def test_language_models_know_more_than_frequencies_and_predict_from_a_checkpoin
         transformer_predict.run(transformer_predict.Options(path=str(tmp_path / "none.pt")))
 
 
-def check_gradients(figures):
+def test_engines_train_as_an_ordinary_network(tmp_path):
+    figures = distributed.run(distributed.Options(tiny=True, results=str(tmp_path)))
+    assert figures["alone loss"] < 2.2  # that of chance is log 10 = 2.3
     for engine in distributed.ENGINES:
         assert figures[f"{engine} gradient difference"] < 1e-5
-        assert figures[f"{engine} loss"] == pytest.approx(figures["alone loss"], rel=1e-3)
-        assert figures[f"{engine} accuracy"] == pytest.approx(figures["alone accuracy"], abs=0.02)
-    assert figures["alone loss"] < 2.2  # that of chance is log 10 = 2.3
-
-
-def test_engines_have_the_gradients_of_an_ordinary_network(tmp_path):
-    check_gradients(distributed.run(distributed.Options(tiny=True, results=str(tmp_path))))
+        assert figures[f"{engine} loss"] == pytest.approx(figures["alone loss"], rel=1e-5)
+        assert figures[f"{engine} accuracy"] == figures["alone accuracy"]
     assert (tmp_path / "distributed.png").stat().st_size > 10_000
 
 
@@ -159,7 +156,9 @@ def test_two_processes_of_torchrun_have_the_gradients_of_one(tmp_path):
     subprocess.run([*start, "-m", "examples.distributed", *told], cwd=ROOT, check=True, capture_output=True)
     figures = json.loads((tmp_path / "distributed.json").read_text())["figures"]
     assert figures["processes"] == 2
-    check_gradients(figures)
+    for engine in distributed.ENGINES:
+        assert figures[f"{engine} gradient difference"] < 1e-5
+        assert figures[f"{engine} loss"] < math.log(10)  # not alone's: Adam makes whole steps of rounding
 
 
 def test_the_code_of_the_page_on_several_processes_runs():
