@@ -128,7 +128,7 @@ def _fitted(case: Case, seed: int, options: Options) -> Tensor:
         training.mse,
         training.Batches(x, target(x), size=options.batch_size),
         make_optimizer(options.optimizer, model, lr=rate),
-        3 if options.tiny else options.epochs,
+        2 if options.tiny else options.epochs,
         title=f"{_name(case)}, seed {seed}",
     )
     with training.evaluating(model):

@@ -81,7 +81,7 @@ def _fitted(model: nn.Module, points: Tensor, options: Options, title: str) -> T
     """What the trained model makes of the grid."""
     model, points = model.to(options.device), points.to(options.device)
     optimizer = make_optimizer(options.optimizer, model, lr=options.learning_rate)
-    epochs = 5 if options.tiny else options.epochs
+    epochs = 3 if options.tiny else options.epochs
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     batches = training.Batches(points, target(points), size=options.batch_size)
     for _ in training.epochs_of(model, training.mse, batches, optimizer, epochs, title=title):

@@ -70,15 +70,14 @@ def run(options: Options) -> Figures:
 def _trained(name: str, model: nn.Module, options: Options) -> Run:
     x = torch.rand(options.points, 2, device=options.device)
     losses: list[float] = []
+    steps = 8 if options.tiny else options.update_every
     for start in range(0, 1 if options.tiny else options.steps, options.update_every):
         if isinstance(model, KAN):
             model(x, update_grid=True, corrected=True)
         search = {"line_search_fn": "strong_wolfe", "tolerance_change": 1e-12}
         optimizer = make_optimizer("lbfgs", model, **search)  # a moved grid makes the old curvature void
         title = f"{name}, from step {start}"
-        losses += training.fit(
-            model, training.mse, [(x, target(x))], optimizer, options.update_every, title=title
-        )
+        losses += training.fit(model, training.mse, [(x, target(x))], optimizer, steps, title=title)
     with training.evaluating(model):
         points = torch.rand(10_000, 2, device=options.device)
         return Run(model, losses, training.mse(model, points, target(points)).item())

@@ -99,7 +99,7 @@ def _fitted(case: Case, seed: int, options: Options) -> Tensor:
 @pictures.styled
 def draw(options: Options, surfaces: dict[Case, tuple[float, Tensor]]) -> None:
     """The best seed's function of each case: a row for each kind, or 2 x 2 of one kind."""
-    columns = 2 if len(surfaces) <= 4 else 4
+    columns = min(len(surfaces), 2 if len(surfaces) <= 4 else 4)
     rows = -(-len(surfaces) // columns)
     figure, panels = pictures.panels(rows, columns, (2.3, 2.3), sharex=True, sharey=True)
     for axes, (case, (mse, z)) in zip(panels.flat, surfaces.items(), strict=True):

@@ -57,7 +57,7 @@ def test_row_34_the_option_optimizer_is_honoured(name, tiny, monkeypatch):
 
 
 def test_rows_36_37_xor_is_exact_with_discontinuous_layers_alone(tiny):
-    figures = xor.run(xor.Options(**tiny, epochs=15))
+    figures = xor.run(xor.Options(**tiny, epochs=8))
     assert min(figures["discontinuous n=3 mse"]) < 1e-3 < min(figures["continuous n=3 mse"])
     assert min(figures["discontinuous n=3 accuracy"]) == 1
     assert shown(tiny["results"], "xor")
