@@ -99,9 +99,10 @@ def _fitted(case: Case, seed: int, options: Options) -> Tensor:
 @pictures.styled
 def draw(options: Options, surfaces: dict[Case, tuple[float, Tensor]]) -> None:
     """The best seed's function of each case: a row for each kind, or 2 x 2 of one kind."""
+    colors = {"cmap": "RdBu_r", "vmin": -0.75, "vmax": 0.75}
     columns = min(len(surfaces), 2 if len(surfaces) <= 4 else 4)
     rows = -(-len(surfaces) // columns)
-    figure, panels = pictures.panels(rows, columns, (2.3, 2.3), sharex=True, sharey=True)
+    figure, panels = pictures.panels(rows, columns, (1.9, 1.9), sharex=True, sharey=True)
     for axes, (case, (mse, z)) in zip(panels.flat, surfaces.items(), strict=True):
         side = round(len(z) ** 0.5)
         image = axes.imshow(
@@ -112,7 +113,7 @@ def draw(options: Options, surfaces: dict[Case, tuple[float, Tensor]]) -> None:
             vmin=-0.75,
             vmax=0.75,
         )
-        axes.set_title(f"{case.layer_type}, n = {case.n}\nmse {mse:.1e}", fontsize=9)
+        axes.set_title(f"{case.layer_type}, n = {case.n}\nmse {mse:.1e}", fontsize=8.5)
     for axes in panels[-1]:
         axes.set_xlabel("x")
     for axes in panels[:, 0]:
