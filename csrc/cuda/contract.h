@@ -40,7 +40,7 @@ inline Tensor contract(int64_t contraction, Tensor x, Optional w, Optional g, Op
 }
 
 constexpr const char* CONTRACT =
-    "(int contraction, Tensor x, Tensor? w, Tensor? g, Tensor? s, Tensor domain, Tensor knots, Tensor tables, Tensor start, "
-    "int[] layout, int kernel, int parts, int stream) -> Tensor";
+    "(int contraction, Tensor x, Tensor? w, Tensor? g, Tensor? s, Tensor domain, Tensor knots, Tensor tables, "
+    "Tensor start, int[] layout, int kernel, int parts, int stream) -> Tensor";
 
 }  // namespace hof::cuda

@@ -54,14 +54,29 @@ struct Windows {
   }
 };
 
-// Calls use(q) for the functions j + q of a window; without a test where there are four.
-template <class T, class Use>
-__device__ inline void over_functions(const Basis<T>& basis, int j, Use&& use) {
-  if (basis.n - j >= QUARTET) {
-    for (int q = 0; q < QUARTET; ++q) use(q);
-  } else {
-    for (int q = 0; q < basis.n - j; ++q) use(q);
-  }
+// Calls f<whole>(the pointer as what it points to): where four outputs are loaded as one vector, nothing is tested between
+// one load and the next.
+template <class T, class F>
+__device__ inline void with_vectors(const Numbers& from, bool whole, F&& f) {
+  with_storage<T>(from.data, from.storage, [&](auto* stored) {
+    if (whole)
+      f.template operator()<true>(stored);
+    else
+      f.template operator()<false>(stored);
+  });
 }
+
+// The coefficients of up to four functions from `from` on, `ld` apart, at some outputs; all loads first.
+template <class T, class S>
+struct Coefficients {
+  Four<T> of[QUARTET];
+  __device__ Coefficients(const S* from, int64_t ld, int count, bool whole, int64_t outputs) {
+    if (count >= QUARTET) {
+      for (int q = 0; q < QUARTET; ++q) of[q] = load_four<T>(from + q * ld, whole, outputs);
+    } else {
+      for (int q = 0; q < QUARTET; ++q) of[q] = q < count ? load_four<T>(from + q * ld, whole, outputs) : Four<T>{};
+    }
+  }
+};
 
 }  // namespace hof::cuda

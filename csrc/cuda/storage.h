@@ -75,11 +75,11 @@ __device__ inline void write(const Room& to, int64_t at, T number) {
   });
 }
 
-// The first `count` numbers at p, then zeros; reads nothing beyond them. four: p may be read as a vector.
+// The first `count` numbers at p, then zeros; reads nothing beyond them. four: all are there, and may be read as a vector.
 template <class T, class S>
 __device__ inline Four<T> load_four(const S* p, bool four, int64_t count) {
   Four<T> numbers;
-  if (four && count >= 4) {
+  if (four) {
     const Four<S> stored = *reinterpret_cast<const Four<S>*>(p);
     for (int k = 0; k < 4; ++k) numbers.of[k] = value_as<T>(stored.of[k]);
   } else {
@@ -90,7 +90,8 @@ __device__ inline Four<T> load_four(const S* p, bool four, int64_t count) {
 
 template <class T>
 __device__ inline Four<T> read_four(const Numbers& from, int64_t at, int64_t count) {
-  return with_storage<T>(from.data, from.storage, [&](auto* p) { return load_four<T>(p + at, from.four, count); });
+  const bool four = from.four && count >= 4;
+  return with_storage<T>(from.data, from.storage, [&](auto* p) { return load_four<T>(p + at, four, count); });
 }
 
 template <class T>

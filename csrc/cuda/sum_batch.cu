@@ -46,10 +46,11 @@ struct Sorted {
 
 // Adds four functions' sums to v and clears them. Nobody else adds there.
 template <class T>
-__device__ inline void flush(const Room& v, int64_t at, int64_t outputs, int64_t left, int count, Four<T> (&sums)[QUARTET]) {
+__device__ inline void flush(const Room& v, int64_t at, int64_t outputs, int64_t left, int count,
+                             Four<T> (&sums)[QUARTET]) {
   T* to = static_cast<T*>(v.data) + at;
   for (int q = 0; q < count; ++q) {
-    Four<T> four = load_four<T>(static_cast<const T*>(to + q * outputs), v.four, left);
+    Four<T> four = load_four<T>(static_cast<const T*>(to + q * outputs), v.four && left >= 4, left);
     for (int k = 0; k < 4; ++k) four.of[k] += sums[q].of[k];
     write_four(v, at + q * outputs, four, left);
   }
@@ -99,15 +100,20 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<T>)
       const int count = n - j < QUARTET ? n - j : QUARTET;
       int met = sorted.first[own + sorted.order[own]];
       Four<T> sums[QUARTET] = {};
-      for (int t = 0; t < rows; ++t) {
-        const int r = sorted.order[own + t], first = sorted.first[own + r];
-        if (first != met) flush(v, begin + (met + j) * p.outputs, p.outputs, p.outputs - o, count, sums);
-        met = first;
-        const Four<T> values = sorted.values[own + r];
-        const Four<T> cotangents = read_four<T>(g, e * p.g_group + (row + r) * p.g_row + o, p.outputs - o);
-        for (int q = 0; q < QUARTET; ++q)
-          for (int k = 0; k < 4; ++k) sums[q].of[k] += values.of[q] * cotangents.of[k];
-      }
+      with_vectors<T>(g, g.four && p.outputs - o >= 4, [&]<bool Whole>(auto* stored) {
+        const auto* from = stored + e * p.g_group + row * p.g_row + o;
+        Four<T> next = load_four<T>(from + sorted.order[own] * p.g_row, Whole, p.outputs - o);
+        for (int t = 0; t < rows; ++t) {
+          const Four<T> cotangents = next;  // those of the row behind are on their way meanwhile
+          if (t + 1 < rows) next = load_four<T>(from + sorted.order[own + t + 1] * p.g_row, Whole, p.outputs - o);
+          const int r = own + sorted.order[own + t], first = sorted.first[r];
+          if (first != met) flush(v, begin + (met + j) * p.outputs, p.outputs, p.outputs - o, count, sums);
+          met = first;
+          const Four<T> values = sorted.values[r];
+          for (int q = 0; q < QUARTET; ++q)
+            for (int k = 0; k < 4; ++k) sums[q].of[k] += values.of[q] * cotangents.of[k];
+        }
+      });
       flush(v, begin + (met + j) * p.outputs, p.outputs, p.outputs - o, count, sums);
     }
   }

@@ -50,18 +50,17 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<T>)
     const auto own = windows.look_up(p, e, row, input, slots);
     for (int j = 0; j < p.basis.n; j += QUARTET) {
       windows.evaluate(p, own, j);
-      if (o < p.outputs)
-        with_storage<T>(w.data, w.storage, [&](auto* stored) {
-          for (int slot = teams.team(); slot < slots; slot += teams.count()) {
-            const int64_t begin = (e * p.inputs + input + slot) * p.basis.size + windows.first[slot];
-            const auto* from = stored + begin * p.outputs + o;
-            over_functions(p.basis, j, [&](int q) {
-              const Four<T> numbers = load_four<T>(from + q * p.outputs, w.four, p.outputs - o);
-              const T value = windows.values[slot].of[q];
-              for (int k = 0; k < 4; ++k) sum.of[k] += value * numbers.of[k];
-            });
-          }
-        });
+      if (o >= p.outputs) continue;
+      with_vectors<T>(w, w.four && p.outputs - o >= 4, [&]<bool Whole>(auto* stored) {
+        using S = std::remove_cvref_t<decltype(*stored)>;
+        for (int slot = teams.team(); slot < slots; slot += teams.count()) {
+          const int64_t begin = (e * p.inputs + input + slot) * p.basis.size + windows.first[slot];
+          const Coefficients<T, S> met(stored + begin * p.outputs + o, p.outputs, p.basis.n - j, Whole, p.outputs - o);
+          const Four<T> values = windows.values[slot];
+          for (int q = 0; q < QUARTET; ++q)
+            for (int k = 0; k < 4; ++k) sum.of[k] += values.of[q] * met.of[q].of[k];
+        }
+      });
     }
   }
   shares[threadIdx.x] = sum;

@@ -58,18 +58,20 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<T>)
   T total = 0;
   for (int j = 0; j < p.basis.n; j += QUARTET) {
     windows.evaluate(p, own, j);
-    with_storage<T>(w.data, w.storage, [&](auto* stored) {
+    with_vectors<T>(w, w.four, [&]<bool Whole>(auto* stored) {
+      using S = std::remove_cvref_t<decltype(*stored)>;
       for (int slot = teams.team(); slot < slots; slot += teams.count()) {
         const auto* from = stored + ((e * p.inputs + input + slot) * p.basis.size + windows.first[slot]) * p.outputs;
+        const Four<T> values = windows.values[slot];
         T share = 0;
         for (int64_t o = teams.output(); o < p.outputs; o += teams.outputs()) {
           const Four<T> cotangents = read_four<T>(g, e * p.g_group + row * p.g_row + o, p.outputs - o);
-          over_functions(p.basis, j, [&](int q) {
-            const Four<T> numbers = load_four<T>(from + q * p.outputs + o, w.four, p.outputs - o);
+          const Coefficients<T, S> met(from + o, p.outputs, p.basis.n - j, Whole, p.outputs - o);
+          for (int q = 0; q < QUARTET; ++q) {
             T sum = 0;
-            for (int k = 0; k < 4; ++k) sum += numbers.of[k] * cotangents.of[k];
-            share += windows.values[slot].of[q] * sum;
-          });
+            for (int k = 0; k < 4; ++k) sum += met.of[q].of[k] * cotangents.of[k];
+            share += values.of[q] * sum;
+          }
         }
         shares[slot][teams.lane()] = share;
       }

@@ -5,10 +5,10 @@
 
 namespace hof::cuda {
 
-constexpr int TILE = 64;                                   // rows, outputs or functions on each side of a tile of the result
-constexpr int PITCH = TILE + 4;                            // so that rows begin in other banks
+constexpr int TILE = 64;         // rows, outputs or functions: each side of a tile of the result
+constexpr int PITCH = TILE + 4;  // so that rows begin in other banks
 template <class T>
-constexpr int DEPTH = 256 / int(sizeof(T));                // terms of the sums at a time
+constexpr int DEPTH = 256 / int(sizeof(T));  // terms of the sums at a time
 
 template <class T>
 struct alignas(16) Tiles {
@@ -63,8 +63,8 @@ struct Strips {
   }
 };
 
-// to[c][r] (ByRow: to[r][c]) = function c of a strip at row r of a tile, times s: 0 where the row does not meet it, and where
-// there are no such rows. Begins and does not end with all threads in step.
+// to[c][r] (ByRow: to[r][c]) = function c of a strip at row r of a tile, times s: 0 where the row does not meet it, and
+// where there are no such rows. Begins, and does not end, with all threads in step.
 template <bool ByRow, class T>
 __device__ inline void expand(const Problem<T>& p, int64_t e, int64_t row, int rows, const Strip& strip, T (*to)[PITCH],
                               int columns) {
