@@ -163,6 +163,8 @@ def draw(
     options: Options, x: np.ndarray, t: np.ndarray, exact: np.ndarray, found: dict[str, np.ndarray]
 ) -> None:
     """Above the solutions, below the errors over the same colours, and three slices through all of them."""
+    from matplotlib.colors import BoundaryNorm
+
     figure, grid = pictures.panels(2, 3, (3.7, 2.7))
     shown = {"Reference": exact} | {f"u of the {kind} network": u for kind, u in found.items()}
     for axes, (title, u) in zip(grid[0], shown.items(), strict=True):
@@ -170,12 +172,17 @@ def draw(
         axes.set(title=title, xlabel="t", ylabel="x")
     figure.colorbar(mesh, ax=grid[0], label="u", shrink=0.9, pad=0.01, ticks=[-1, -0.5, 0, 0.5, 1])
     errors = {kind: np.abs(u - exact) for kind, u in found.items()}
-    top = 0.012 if all(error.max() < 0.1 for error in errors.values()) else 0.1
+    steps = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
+    scale: dict[str, Any] = {
+        "levels": steps,
+        "norm": BoundaryNorm(steps, 256, extend="both"),
+        "extend": "both",
+    }
     for axes, error in zip(grid[1, 1:], errors.values(), strict=True):
-        mesh = axes.contourf(t, x, error.T, np.linspace(0, top, 13), cmap="magma_r", extend="max")
+        mesh = axes.contourf(t, x, error.T, cmap="magma_r", **scale)
         share = np.linalg.norm(error) / np.linalg.norm(exact)
         axes.set(title=f"Error, {100 * share:.2g} % in L2", xlabel="t", ylabel="x")
-    figure.colorbar(mesh, ax=grid[1, 1:], label="|u - reference|", shrink=0.9, pad=0.01)
+    figure.colorbar(mesh, ax=grid[1, 1:], label="|u - reference|", shrink=0.9, pad=0.01, format="%g")
     slices = grid[1, 0]
     for time in TIMES:
         row = int(np.abs(t - time).argmin())
