@@ -1,4 +1,4 @@
-"""An autoencoder of high-order convolutions: images through a few numbers and back.
+r"""An autoencoder of high-order convolutions: images through a few numbers and back.
 
 high-order-layers-torch has not finished its own, for CIFAR-10, and publishes no figures. With its settings:
 

@@ -1,13 +1,13 @@
-"""Colour images by residual networks of high-order convolutions, whole or layer by layer.
+r"""Colour images by residual networks of high-order convolutions, whole or layer by layer.
 
-By default the digits in random colours, 32 x 32 pixels, and an eighth of the published channels, which runs
+By default digits of 32 x 32 pixels, and an eighth of the published channels, which runs
 anywhere. high-order-networks-pytorch publishes for CIFAR-100, accuracy and top 5: resnet18 0.468 and 0.740
 (standard), 0.446 and 0.732 (polynomial2d, n = 2); resnet10 0.282 and 0.497 (polynomial2d, n = 3), 0.377 and
 0.663 (continuous2d, n = 3), 0.359 and 0.641 (discontinuous2d, rescale_planes = 3). With its settings:
 
     python -m examples.cifar data=cifar100 folder=FOLDER model_name=resnet10 layer_type=continuous2d n=3 \
         segments=2 rescale_planes=1 rescale_output=True gradient_clip_val=1 batch_size=128 max_epochs=100 \
-        optimizer=lion label_smoothing=0 beside=[]
+        initialization=constant_random optimizer=lion learning_rate=1e-4 label_smoothing=0 beside=[]
 
 `model_name=simple layer_by_layer=True epochs_per_layer=20 max_epochs=60 n=6` trains stage after stage.
 Unlike there, logits that are not numbers are not taken for 0: the loss then says so.
@@ -40,19 +40,19 @@ class Options(ClassificationOptions):
     noise: float = 0.0
     model_name: str = "resnet10"  # one of resnets.MODELS, or "simple"
     layer_type: str = "continuous2d"
-    beside: list[str] = field(default_factory=lambda: [STANDARD])
+    beside: list[str] = field(default_factory=lambda: ["polynomial2d", STANDARD])
     n: int = 3
     segments: int = 2
     scale: float = 2.0  # the length of the interval; 2 is what the norm leaves
     rescale_planes: int = 8  # divides the channels
     rescale_output: bool = False
     periodicity: float | None = None
-    initialization: str | None = None  # "constant_random" or "kaiming"
+    initialization: str = "kaiming"  # or "constant_random"
     layer_by_layer: bool = False
     epochs_per_layer: int = 20
-    learning_rate: float | None = None  # null: optimizer.lr; so the next two
-    scheduler_patience: int | None = None
-    scheduler_factor: float | None = None
+    learning_rate: float = 0.005
+    scheduler_patience: int = 5
+    scheduler_factor: float = 0.1
     augment: bool = True  # shift by up to 4 pixels, rotate by up to 15 degrees, and mirror, but not digits
 
 
@@ -92,12 +92,11 @@ def network(options: Options, layer_type: str, classes: int) -> torch.nn.Module:
 
 
 def run(options: Options) -> Figures:
-    given = {
+    changes = {
         "lr": options.learning_rate,
         "patience": options.scheduler_patience,
         "factor": options.scheduler_factor,
     }
-    changes = {name: value for name, value in given.items() if value is not None}
     options = replace(options, optimizer=replace(options.optimizer, **changes))
     images = images_of(options, normalised)
     mirror = options.data.startswith("cifar")

@@ -40,7 +40,7 @@ class CodingOptions(ImageOptions):
     optimizer: optimizers.Settings = field(default_factory=lambda: optimizers.GROUP["adamw"])
     data: str = "digits_rgb"
     batch_size: int = 32
-    max_epochs: int = 20
+    max_epochs: int = 40
     noise: float = 0.0
     layer_type: str = "continuous2d"
     n: int = 2
@@ -124,7 +124,8 @@ def picture(
     epochs = range(1, 1 + len(coded.training))
     left.plot(epochs, coded.training, color=BLUE, label="training images")
     left.plot(epochs, coded.validation, color=ORANGE, label="validation images")
-    left.set(xlabel="epoch", ylabel="loss", title="While training", yscale="log")
+    left.set(xlabel="epoch", ylabel="loss", title="While training")
+    left.set_ylim(0, 2.5 * coded.training[len(coded.training) // 4])
     left.legend(frameon=False, fontsize=8)
     strips = [images.mul(0.5).add(0.5).clamp(0, 1).movedim(1, -1).cpu() for images in rows.values()]
     columns = len(strips[0])

@@ -85,7 +85,7 @@ class Images:
 
 
 def load(data: str = "digits", folder: str | None = None, train_fraction: float = 1.0) -> Images:
-    """A set of images by name: one of `SETS`; "digits_rgb" are digits of 32 x 32 pixels, of random colours.
+    """A set of images by name: one of `SETS`; "digits_rgb" are digits of 32 x 32 pixels, red, green, blue.
 
     A sixth of the images to train on, of CIFAR's a fifth, is kept for validation, and of the rest that
     fraction is taken; the split is always the same, for MNIST and CIFAR that of high-order-layers-torch.
@@ -99,7 +99,7 @@ def load(data: str = "digits", folder: str | None = None, train_fraction: float 
     if data in CHECKSUMS:
         train, test = _files(data, str(folder))
     else:
-        train, test = _digits(coloured=data == "digits_rgb")
+        train, test = _digits(large=data == "digits_rgb")
     kept = len(train) // (5 if data.startswith("cifar") else 6)
     taken = max(1, int((len(train) - kept) * train_fraction))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
@@ -124,15 +124,14 @@ def uniform(number: int, variables: int, seed: int) -> Tensor:
     return 2 * torch.rand(number, variables, generator=torch.Generator().manual_seed(seed)) - 1
 
 
-def _digits(coloured: bool) -> tuple[Part, Part]:
+def _digits(large: bool) -> tuple[Part, Part]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     pixels, labels = load_digits(return_X_y=True)
     x = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
-    if coloured:
-        x = torch.nn.functional.interpolate(x, size=(32, 32), mode="bilinear")
-        x = x * (0.3 + 0.7 * torch.rand(len(x), 3, 1, 1, generator=torch.Generator().manual_seed(0)))
+    if large:
+        x = torch.nn.functional.interpolate(x, size=(32, 32), mode="bilinear").repeat(1, 3, 1, 1)
     rows = train_test_split(range(len(x)), test_size=0.25, stratify=labels, random_state=0)
     whole = Part(x, torch.tensor(labels))
     return whole[torch.tensor(rows[0])], whole[torch.tensor(rows[1])]

@@ -1,4 +1,4 @@
-"""Handwritten digits by perceptrons that know nothing of images, with and without p-refinement.
+r"""Handwritten digits by perceptrons that know nothing of images, with and without p-refinement.
 
 `mlp.p_refine=True` trains with n nodes, goes on from the very same functions with n + 1, and so on to
 target_n, which is trained, too: a change of order leaves the loss as it is. high-order-layers-torch publishes

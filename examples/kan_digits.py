@@ -1,4 +1,4 @@
-"""A Kolmogorov-Arnold network on digits, from the initial values of efficient-kan and from constant ones.
+r"""A Kolmogorov-Arnold network on digits, from the initial values of efficient-kan and from constant ones.
 
 efficient-kan's README says: about 97 % for MNIST with Kaiming's initialisation, about 20 % with constants.
 

@@ -1,4 +1,4 @@
-"""Handwritten digits by high-order convolutions, a ReLU network beside them.
+r"""Handwritten digits by high-order convolutions, a ReLU network beside them.
 
 Two convolutions, each followed by average pooling and normalization, or four with `double`; a linear last
 layer, or one of high order with `output_layer_type=auto`. With two convolutions high-order-layers-torch

@@ -1,4 +1,4 @@
-"""A network of cubic polynomials against linear layers with ReLU: the comparison of polynomial-mlp.
+r"""A network of cubic polynomials against linear layers with ReLU: the comparison of polynomial-mlp.
 
 With 28 x 28 images the networks have 63,560 and 15,950 parameters. Published means of four runs, accuracy and
 loss: MNIST 0.9561 and 0.1628 (polynomial), 0.9527 and 0.1863 (linear); Fashion-MNIST 0.8521 and 0.4294,

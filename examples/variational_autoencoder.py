@@ -1,10 +1,10 @@
-"""A variational autoencoder of high-order convolutions: images through latent variables, new ones from noise.
+r"""A variational autoencoder of high-order convolutions: images through latent variables, new ones of noise.
 
 high-order-layers-torch has its own for CIFAR-10, as work in progress, and publishes no figures. Its settings:
 
     python -m examples.variational_autoencoder data=cifar10 folder=FOLDER max_epochs=300 batch_size=128 \
-        encoder.channels=[3,32,64,128] decoder.channels=[128,64,32,16,3] latent_dim=128 periodicity=2 \
-        optimizer=adam optimizer.lr=5e-3 optimizer.scheduler=exponential
+        encoder.channels=[3,32,64,128] decoder.channels=[128,64,32,16,3] latent_dim=128 M_N=2.56e-5 \
+        periodicity=2 optimizer=adam optimizer.lr=5e-3 optimizer.scheduler=exponential
 
 Of the settings that it tunes, a grid, with the figures of all in a table; with hydra's plugin for Optuna or
 Nevergrad, `hydra/sweeper=optuna` or `hydra/sweeper=nevergrad` makes of it a search for the smallest val_loss:
@@ -30,7 +30,7 @@ FIGURES = "val_loss", "test_loss", "test_Reconstruction_Loss", "test_KLD", "base
 @dataclass
 class Options(CodingOptions):
     latent_dim: int = 32
-    M_N: float = 0.0000256  # weight of the divergence from N(0, 1)
+    M_N: float = 1e-4  # weight of the divergence from N(0, 1)
 
 
 def run(options: Options) -> Figures:
