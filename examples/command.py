@@ -76,7 +76,7 @@ def command(
             store.store(name, _hydra_settings(name, inspect.getdoc(inspect.getmodule(run)) or name, folder))
             hydra.main(version_base="1.3", config_path=folder, config_name=name)(job)()
         if swept:
-            show(f"{name}: the sweep", swept)
+            show(f"{name}: the sweep", _upright(swept))
 
     return main
 
@@ -91,6 +91,13 @@ def _hydra_settings(name: str, description: str, folder: str) -> dict[str, Any]:
         "sweep": {"dir": folder},
     }
     return {"defaults": ["options", *quiet, "_self_"], "hydra": hydra}
+
+
+def _upright(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table of a sweep, a row a run, or, where there are fewer runs than figures, a row a figure."""
+    if len(rows) >= len(rows[0]) - 1:
+        return rows
+    return [{"figure": name, **{r["run"]: r[name] for r in rows}} for name in rows[0] if name != "run"]
 
 
 def seeds(options: Options) -> range:

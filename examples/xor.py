@@ -105,14 +105,8 @@ def draw(options: Options, surfaces: dict[Case, tuple[float, Tensor]]) -> None:
     figure, panels = pictures.panels(rows, columns, (1.9, 1.9), sharex=True, sharey=True)
     for axes, (case, (mse, z)) in zip(panels.flat, surfaces.items(), strict=True):
         side = round(len(z) ** 0.5)
-        image = axes.imshow(
-            z.view(side, side).T.numpy(),
-            origin="lower",
-            extent=(-1, 1, -1, 1),
-            cmap="RdBu_r",
-            vmin=-0.75,
-            vmax=0.75,
-        )
+        place = {"origin": "lower", "extent": (-1, 1, -1, 1), "interpolation": "nearest"}
+        image = axes.imshow(z.view(side, side).T.numpy(), **place, **colors)
         axes.set_title(f"{case.layer_type}, n = {case.n}\nmse {mse:.1e}", fontsize=8.5)
     for axes in panels[-1]:
         axes.set_xlabel("x")
