@@ -17,7 +17,7 @@ DTYPES = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch
 
 
 def basis_values(x, basis, orders=1):
-    """phi_k^(r)(x), r < orders, [E, B, I, K], float64: public tabulation and its own automatic derivatives."""
+    """phi_k^(r)(x), r < orders, [E, B, I, K], float64: by public tabulation and automatic derivatives."""
     x = x.double().requires_grad_()
     found = [basis.tabulate(x)]
     while len(found) < orders:
