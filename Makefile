@@ -11,7 +11,7 @@ NATIVE_SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all test-portable test-triton test-sanitize gpu-check lint format bench clean
+.PHONY: help setup demo test test-all test-portable test-triton test-sanitize gpu-check lint format bench wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -78,6 +78,12 @@ format: $(READY) ## Put imports and formatting right
 
 bench: $(READY) ## Measure against the rivals that are installed
 	@$(PY) -m high_order_fused bench $(ARGS)
+
+wheel: $(READY) ## Build dist/*.whl, for every torch from 2.11 on
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@cp -r high_order_fused csrc triton_kernels benchmarks setup.py pyproject.toml README.md LICENSE build/wheel/
+	@rm -f build/wheel/high_order_fused/*.so
+	@cd build/wheel && $(abspath $(PY)) -m build --wheel --no-isolation --outdir $(CURDIR)/dist
 
 clean: ## Remove what was built and cached; the environment stays
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(READY)

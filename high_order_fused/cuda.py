@@ -124,10 +124,10 @@ def _found() -> str | None:
     why = native.load("_cuda")
     if why is not None:
         return f"the compiled library is missing: {why}"
-    if torch.cuda.is_available():
-        return None if torch.version.hip is None else "this torch is for AMD GPUs"
-    why = torch.ops.high_order_fused.cuda_no_device()
-    return f"no device ({why})" if why else "this torch was built without CUDA"
+    why = torch.ops.high_order_fused.cuda_no_device()  # its runtime may want a newer driver than torch's
+    if why:
+        return f"no device ({why})"
+    return None if torch.cuda.is_available() and torch.version.cuda else "this torch was built without CUDA"
 
 
 _why = _found()

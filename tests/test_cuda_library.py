@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def nvcc(monkeypatch):
     """csrc/cuda/nvcc.py, by which setup.py builds."""
     for name in ("HOF_CUDA_TARGETS", "CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # csrc holds sources alone
     monkeypatch.syspath_prepend(SOURCES)
     return importlib.import_module("nvcc")
 

@@ -34,7 +34,7 @@ const char* sum_batch(const Problem<T>& p, const Choice& how);
 template <class T>
 const char* add_parts(const Problem<T>& p, int64_t size, const Choice& how);
 
-// The number of devices; `why` there are none, by CUDA's name for it, or null.
-int devices(const char** why);
+// Why there is no device that these kernels run on, by CUDA's name for it, or null.
+const char* no_device();
 
 }  // namespace hof::cuda

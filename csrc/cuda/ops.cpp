@@ -7,11 +7,10 @@
 
 namespace {
 
-// Why no device can be used, by CUDA's name for it; empty if one can.
+// As launch.h says; empty if there is a device.
 std::string no_device() {
-  const char* why = nullptr;
-  const int count = hof::cuda::devices(&why);
-  return why ? why : count ? "" : "cudaErrorNoDevice";
+  const char* why = hof::cuda::no_device();
+  return why ? why : "";
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Sums of parts, and which devices there are.
+// Sums of parts, and whether there is a device.
 #include "start.h"
 
 namespace hof::cuda {
@@ -26,11 +26,12 @@ const char* add_parts(const Problem<T>& p, int64_t size, const Choice& how) {
 template const char* add_parts(const Problem<float>&, int64_t, const Choice&);
 template const char* add_parts(const Problem<double>&, int64_t, const Choice&);
 
-int devices(const char** why) {
+const char* no_device() {
   int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  *why = error == cudaSuccess ? nullptr : cudaGetErrorName(error);
-  return error == cudaSuccess ? count : 0;
+  cudaFuncAttributes of_kernel;  // which there are if the library holds code for the device
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess) error = count ? cudaFuncGetAttributes(&of_kernel, sum_parts<float>) : cudaErrorNoDevice;
+  return error == cudaSuccess ? nullptr : cudaGetErrorName(error);
 }
 
 }  // namespace hof::cuda

@@ -35,6 +35,12 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   return cudaErrorNoDevice;
 }
 
+struct cudaFuncAttributes {};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+  return cudaErrorNoDevice;
+}
+
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
