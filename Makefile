@@ -21,6 +21,9 @@ setup: $(READY) ## Install what is missing into $(VENV)
 demo: $(READY) ## Train on handwritten digits, compare, draw
 	@$(PY) -m high_order_fused demo $(ARGS)
 
+# Processes of tests share the cores: threads that wait for work must not spin.
+test test-all test-portable test-triton: export OMP_WAIT_POLICY = PASSIVE
+
 test: $(READY) ## Run the tests, without those marked slow
 	@echo "==> Tests; those marked slow are left to make test-all"
 	@$(PY) -m pytest -n $(JOBS) --benchmark-disable -m 'not slow' $(ARGS)
@@ -41,12 +44,13 @@ test-portable: $(READY) ## Run the tests of results on the baseline kernels, and
 	@cd build/portable && $(abspath $(PY)) -m pytest -n $(JOBS) -p no:cacheprovider tests/test_native.py tests/test_golden.py \
 		tests/test_layers.py tests/test_kan.py tests/test_errors.py tests/test_fuse.py
 
-# bfloat16 is float32 in the interpreter.
+# The interpreter computes the 16-bit types in float32; it takes seconds a test, so the contractions' many cases run in float32 alone
+# and long products once.
 test-triton: $(READY) ## Run the tests of results on the Triton kernels, in Triton's interpreter
 	@echo "==> Triton kernels, interpreted"
 	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --backend triton tests/test_triton.py tests/test_conformance.py tests/test_golden.py \
-		tests/test_conv_kernels.py -k 'not reference and not cpu and not (test_conformance and bfloat16)' $(ARGS)
-	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) tests/test_products.py -k 'triton and not (test_kernels and not float32)' $(ARGS)
+		tests/test_conv_kernels.py -k 'not reference and not cpu and not (test_conformance and bfloat16) and not (test_contractions and not float32)' $(ARGS)
+	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) tests/test_products.py -k 'triton and not (test_kernels and not float32) and not (long and not lagrange-extrapolate)' $(ARGS)
 
 # A copy of the tree with sanitized kernels; leaks are Python's own and are not looked for.
 test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-behaviour sanitizers

@@ -174,6 +174,7 @@ def picture(runs: dict[str, list[Trained]], test: Part, options: Options, name: 
         left.plot(epochs, curves.mean(0), color=color, lw=1.8, label=f"{network}: {final:.1%} on test images")
     best = max(max(run.accuracy) for found in runs.values() for run in found)
     left.set(xlabel="epoch", ylabel="accuracy on validation images", title="While training")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylim(max(0, 1 - 2.2 * (1 - _low(runs))), min(1.0, best + 0.02) + 0.005)
     left.legend(frameon=False, fontsize=8, loc="lower right")
     network = next(iter(runs))

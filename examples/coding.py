@@ -125,6 +125,7 @@ def picture(
     left.plot(epochs, coded.training, color=BLUE, label="training images")
     left.plot(epochs, coded.validation, color=ORANGE, label="validation images")
     left.set(xlabel="epoch", ylabel="loss", title="While training")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylim(0, 2.5 * coded.training[len(coded.training) // 4])
     left.legend(frameon=False, fontsize=8)
     strips = [images.mul(0.5).add(0.5).clamp(0, 1).movedim(1, -1).cpu() for images in rows.values()]

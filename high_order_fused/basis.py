@@ -160,6 +160,14 @@ def lookup_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def boundaries(basis: Basis) -> Tensor:
+    """The ends of a basis's segments inside its domain, float64 [features or 1, segments + 1]."""
+    if basis.uniform:
+        low, high = basis.domain.unbind(1)
+        return low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, basis.segments + 1, **HOST)
+    return basis.knots if OUTSIDE[basis.outside] == NONE else basis.knots[:, 1:-1]
+
+
 def uniform_knots(low: float, high: float, segments: int, dtype: torch.dtype) -> Tensor:
     """M + 1 equidistant knots [1, M+1], computed in dtype, so that they are bit-equal on every backend.
 

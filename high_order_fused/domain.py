@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from . import bases
-from .basis import OUTSIDE, Basis, lookup_dtype
+from .basis import Basis, lookup_dtype
 from .conv_layers import PeerConvolution, ProductConv2d
-from .features import HOST
 from .kan import KANLinear
-from .operands import NONE
 from .sums import make_periodic
 
 Visit = Callable[[str, nn.Module, Tensor], None]
@@ -176,11 +174,3 @@ def beyond_domain(basis: Basis, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which values of x [..., features] are below the basis's domain, above it, NaN."""
     low, high = basis.domain.to(x).unbind(-1)
     return x < low, x > high, x.isnan()
-
-
-def boundaries(basis: Basis) -> Tensor:
-    """The ends of a basis's segments inside its domain, float64 [features or 1, segments + 1]."""
-    if basis.uniform:
-        low, high = basis.domain.unbind(1)
-        return low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, basis.segments + 1, **HOST)
-    return basis.knots if OUTSIDE[basis.outside] == NONE else basis.knots[:, 1:-1]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from . import bases
-from .basis import Basis
+from .basis import Basis, boundaries
 from .conv_layers import ProductConv2d
-from .domain import bases_of, boundaries, image_axes
+from .domain import bases_of, image_axes
 from .features import HOST
 from .functional import conv_product, product
 from .kan import KANLinear

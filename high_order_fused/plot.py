@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .domain import beyond_domain, boundaries, variables, watch
+from .basis import boundaries
+from .domain import beyond_domain, variables, watch
 from .edge_functions import EdgeFunctions, edge_functions
 from .plot_network import network as network
 from .plot_style import BLUE, FAINT, INK, ORANGE, RED, curve, occurrence, styled

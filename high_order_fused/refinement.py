@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from . import bases
-from .basis import OUTSIDE, Basis
+from .basis import OUTSIDE, Basis, boundaries
 from .basis_layer import BasisLayer
 from .conv_layers import PeerConvolution
 from .features import HARMONIC, HOST, features, lobatto
@@ -115,12 +115,7 @@ def _fitted(basis: Basis, functions: Callable[[Tensor, Tensor], Tensor], more: i
 
 def _points(basis: Basis, number: int) -> tuple[Tensor, Tensor]:
     """Lobatto points of each segment [I|1, P], and points beside them that say which segment is meant."""
-    low, high = basis.domain.unbind(1)
-    if basis.uniform:
-        edges = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, basis.segments + 1, **HOST)
-    else:
-        edges = basis.knots if OUTSIDE[basis.outside] == NONE else basis.knots[:, 1:-1]
-    u = lobatto(number)
+    edges, u = boundaries(basis), lobatto(number)
     middle, half = (edges[:, 1:] + edges[:, :-1]) / 2, (edges[:, 1:] - edges[:, :-1]) / 2
     x, near = (middle[..., None] + half[..., None] * v for v in (u, u * (1 - 1e-7)))
     return x.flatten(1), near.flatten(1)

@@ -18,7 +18,9 @@ import high_order_fused.compat
 high_order_fused.compat.install()
 
 
-def pytest_sessionfinish():
+def pytest_sessionfinish(exitstatus):
+    if exitstatus:  # of a run that stopped early nothing need have been imported
+        return
     names = [name for name in sys.modules if name.startswith(high_order_fused.compat.PACKAGES)]
     strangers = [name for name in names if "compat" not in sys.modules[name].__name__]
     assert names and not strangers, f"the originals were imported: {strangers}"
