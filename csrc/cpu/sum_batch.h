@@ -6,10 +6,12 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// Inputs whose sums are kept at once where the result cannot hold them: about 4 MiB, at most a tile's.
+// Inputs whose sums are kept at once where the result cannot hold them: about 4 MiB.
 template <class T>
 inline int64_t few_inputs(const Problem<T>& p) {
-  return std::clamp<int64_t>(1048576 / std::max<int64_t>(p.basis.size * p.outputs, 1), 1, SLOTS);
+  const int64_t few = std::clamp<int64_t>(1048576 / std::max<int64_t>(p.basis.size * p.outputs, 1), 1,
+                                          std::max<int64_t>(p.inputs, 1));
+  return few < SLOTS ? few : few / SLOTS * SLOTS;
 }
 
 // v[slot, k, o] += the sums over the rows of a tile that is evaluated.
@@ -87,30 +89,24 @@ template <class T, class Pack, class Add>
 inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, T* sums, Pack&& pack, Add&& add) {
   const int64_t e = unit / cut.parts, first = unit % cut.parts * cut.part, end = std::min(first + cut.part, p.inputs);
   const int64_t each = p.basis.size * p.outputs;
-  auto rows_at = [&](int64_t row) { return int(std::min<int64_t>(cut.rows, p.batch - row)); };
-  if (p.result_storage == Storage::SAME) {
-    T* v = static_cast<T*>(p.result) + e * p.inputs * each;
-    std::fill_n(v + first * each, (end - first) * each, T(0));
+  const bool direct = p.result_storage == Storage::SAME;
+  const int64_t few = direct ? cut.part : few_inputs(p);
+  for (int64_t from = first; from < end; from += few) {
+    const int64_t to = std::min(from + few, end), numbers = (to - from) * each;
+    T* v = direct ? static_cast<T*>(p.result) + (e * p.inputs + from) * each : sums;
+    std::fill_n(v, numbers, T(0));
     for (int64_t row = 0; row < p.batch; row += cut.rows) {
-      pack(e, row, rows_at(row));
-      for (int64_t i = first; i < end; i += SLOTS)
-        add(e, row, rows_at(row), i, int(std::min<int64_t>(SLOTS, end - i)), v + i * each);
+      const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
+      pack(e, row, rows);
+      for (int64_t i = from; i < to; i += SLOTS)
+        add(e, row, rows, i, int(std::min<int64_t>(SLOTS, to - i)), v + (i - from) * each);
     }
-    return;
-  }
-  const int64_t few = few_inputs(p);
-  for (int64_t i = first; i < end; i += few) {
-    const int slots = int(std::min(few, end - i));
-    std::fill_n(sums, slots * each, T(0));
-    for (int64_t row = 0; row < p.batch; row += cut.rows) {
-      pack(e, row, rows_at(row));
-      add(e, row, rows_at(row), i, slots, sums);
-    }
-    with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
-      auto* result = stored + (e * p.inputs + i) * each;
-      for (int64_t k = 0, all = slots * each; k < all; k += Simd<T>::lanes)
-        store_some_as<T>(result + k, load_some(sums + k, all - k), all - k);
-    });
+    if (!direct)
+      with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
+        auto* result = stored + (e * p.inputs + from) * each;
+        for (int64_t k = 0; k < numbers; k += Simd<T>::lanes)
+          store_some_as<T>(result + k, load_some(v + k, numbers - k), numbers - k);
+      });
   }
 }
 
