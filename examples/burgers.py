@@ -38,7 +38,7 @@ class Options(command.Options):
     tanh_width: int = 27  # of three hidden layers
     points: int = 4096  # drawn anew in each epoch and round, half of them near x = 0
     max_epochs: int = 300  # of Adam
-    rounds: int = 8  # of LBFGS
+    rounds: int = 16  # of LBFGS
     steps: int = 200  # of LBFGS in a round
     learning_rate: float = 5e-3
 
