@@ -50,7 +50,7 @@ class Options(ClassificationOptions):
     initialization: str = "kaiming"  # or "constant_random"
     layer_by_layer: bool = False
     epochs_per_layer: int = 20
-    learning_rate: float = 0.005
+    learning_rate: float = 0.005  # these three, by the peer's names, in place of the optimizer's own
     scheduler_patience: int = 5
     scheduler_factor: float = 0.1
     augment: bool = True  # shift by up to 4 pixels, rotate by up to 15 degrees, and mirror, but not digits

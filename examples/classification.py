@@ -84,7 +84,7 @@ def train(
 
     epochs: those to train, if not all; those before it are taken for done.
     """
-    epochs = epochs or range(options.epochs)
+    epochs = range(options.epochs) if epochs is None else epochs
     model.to(options.device)
     with evaluating(model):
         model(images.train.x[:2])  # makes what is lazy, before the optimizer asks for it

@@ -57,7 +57,7 @@ def build(settings: Settings, model: nn.Module, epochs: range) -> tuple[Optimize
     factors: dict[str, Callable[[int], float]] = {
         "none": lambda epoch: 1.0,
         "exponential": lambda epoch: settings.gamma**epoch,
-        "cosine": lambda epoch: 0.5 + 0.5 * math.cos(math.pi * epoch / epochs.stop),
+        "cosine": lambda epoch: 0.5 + 0.5 * math.cos(math.pi * epoch / max(1, epochs.stop)),
     }
     if choice("optimizer.scheduler", settings.scheduler, (*factors, "plateau")) == "plateau":
         plateau = schedules.ReduceLROnPlateau(optimizer, factor=settings.factor, patience=settings.patience)

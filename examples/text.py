@@ -26,7 +26,8 @@ def load(folder: str | None, unit: str, fraction: float) -> tuple[list[str], lis
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: got {fraction}, needs a number above 0, at most 1")
     train, held_out = _documentation() if folder is None else _wikitext(Path(folder))
-    return split(train, unit)[: max(1, int(fraction * len(split(train, unit))))], split(held_out, unit)
+    units = split(train, unit)
+    return units[: max(1, int(fraction * len(units)))], split(held_out, unit)
 
 
 def split(text: str, unit: str) -> list[str]:

@@ -55,6 +55,9 @@ class HighOrderFullyConvolutionalNetwork(nn.Module):
         each |= _each(channels, stride=1 if stride is None else stride)
         layers = dict(_layers(high_order_convolution_layers, channels, normalization, each, shared)).values()
         pool = [] if pooling is None else [_POOLING[choice("pooling", pooling, _POOLING)](1)]
+        axes = {kind[-2:] for kind in each["layer_type"]}
+        if pool and axes != {pooling}:  # torch would take the channels for an axis
+            raise ValueError(f"pooling: got {pooling!r}, needs {min(axes)!r}, the axes of the layers")
         self.model = nn.Sequential(*layers, *pool, nn.Flatten())
 
     @property

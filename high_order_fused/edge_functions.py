@@ -14,7 +14,6 @@ from .features import HOST
 from .functional import conv_product, product
 from .kan import KANLinear
 from .multiplied import HighOrderProduct, Product
-from .polynomial_mlp import PolynomialLayer
 from .refinement import edge_coefficients
 from .sums import make_periodic
 
@@ -63,8 +62,9 @@ class EdgeFunctions:
     def strength(self, x: Tensor) -> Tensor:
         """The standard deviation [outputs, inputs] of the functions over the rows of x [N, inputs]."""
         phi = self.phi(x.detach().cpu().double())
+        phi = phi[phi.isfinite().flatten(1).all(1)]  # rows with a NaN tell nothing
         centred = phi - phi.mean(0)
-        spread = torch.einsum("pik,pil->ikl", centred, centred) / max(1, len(x) - 1)
+        spread = torch.einsum("pik,pil->ikl", centred, centred) / max(1, len(phi) - 1)
         return torch.einsum("oik,ikl,oil->oi", self.weight, spread, self.weight).clamp_min(0).sqrt()
 
 
@@ -100,8 +100,6 @@ def _known(layer: nn.Module) -> tuple[Tensor, Basis]:
     if isinstance(layer, (nn.Linear, Product, ProductConv2d)):  # lines through 0
         slopes = layer.weight.movedim(1, -1)
         return torch.stack([torch.zeros_like(slopes), slopes], -1), bases.monomial(1)
-    if isinstance(layer, PolynomialLayer):
-        return layer.weight, layer.basis
     found = edge_coefficients(layer)
     if found is None or len(found[1]) > 1:
         raise TypeError(

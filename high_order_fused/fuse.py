@@ -92,6 +92,9 @@ def _fused(module: nn.Module) -> nn.Module | str | None:
         ours = makers[kind.__name__](module)
     if isinstance(ours, str):
         return ours
+    lacking = ours._parameters.keys() - module._parameters.keys()
+    if lacking:  # as torch.nn.utils.prune and the older weight_norm leave them
+        return f"{kind.__name__} has no parameter {', '.join(sorted(lacking))}"
     for name, parameter in module._parameters.items():
         ours._parameters[name] = parameter
     for name, buffer in module._buffers.items():
@@ -159,7 +162,9 @@ def _product(m: Any) -> nn.Module:
 
 
 def _convolution(kind: str) -> Maker:
-    def make(m: Any) -> nn.Module:
+    def make(m: Any) -> nn.Module | str:
+        if m.conv._forward_pre_hooks or m.conv._forward_hooks:  # prune's, for example
+            return "its conv has hooks, which ours would not call"
         expand = m.poly.basis
         if kind == "polynomial":
             numbers = expand.n, None, _length(expand.basis)
@@ -184,7 +189,7 @@ def _powers(m: Any) -> nn.Module | str:
     ours.weight = m.weight
     x = torch.linspace(-1.5, 1.5, 4 * m.in_features).reshape(4, -1).to(m.weight)
     with torch.no_grad():
-        theirs, y = m(x), ours(x)
+        theirs, y = m.forward(x), ours(x)  # without the hooks
     same = theirs.shape == y.shape and torch.allclose(theirs, y, rtol=1e-3, atol=1e-5)
     return ours if same else "PolynomialLayer is not that of polynomial-mlp: its outputs differ"
 

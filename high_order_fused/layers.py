@@ -7,6 +7,7 @@ polynomial-mlp and `PRePU` can be imported from here too.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -151,9 +152,16 @@ def LinearAdapter(*args: Any, in_features: int, out_features: int, **ignored: An
     return nn.Linear(in_features, out_features)
 
 
-def KANAdapter(n: int, in_features: int, out_features: int, segments: int, **ignored: Any) -> KANLinear:
+def KANAdapter(
+    n: int,
+    in_features: int,
+    out_features: int,
+    segments: int,
+    device: torch.device | str = "cpu",
+    **ignored: Any,
+) -> KANLinear:
     """Layer "kan", not the peer's: a `KANLinear` with splines of degree n - 1 in that many segments."""
-    return KANLinear(in_features, out_features, grid_size=segments, spline_order=n - 1)
+    return KANLinear(in_features, out_features, grid_size=segments, spline_order=n - 1).to(device)
 
 
 fc_layers: dict[str, Callable[..., nn.Module]] = {

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from torch import nn
 
+from .domain import bases_of
 from .refinement import initialize_linear, refine, smooth
-from .sums import PiecewiseDiscontinuousPolynomial, PiecewisePolynomial
+from .sums import PiecewiseLayer, PiecewisePolynomial
 
 
 def initialize_polynomial_layer(layer_in: nn.Module, max_slope: float = 1.0, max_offset: float = 0.0) -> None:
@@ -35,7 +36,9 @@ def initialize_network_polynomial_layers(
     they are, as with the peer, so that seeds give its numbers. Source: high-order-layers-torch.
     """
     for layer in network.modules():
-        if isinstance(layer, (PiecewisePolynomial, PiecewiseDiscontinuousPolynomial)):
+        if isinstance(layer, PiecewisePolynomial) or (
+            isinstance(layer, PiecewiseLayer) and not layer.continuous
+        ):
             slope = max_slope * scale_slope(layer.in_features)
             initialize_polynomial_layer(layer, slope, max_offset)
 
@@ -47,9 +50,9 @@ def interpolate_polynomial_layer(layer_in: nn.Module, layer_out: nn.Module) -> N
     Source: high-order-layers-torch.
     """
     for ours, theirs in zip(layer_in.modules(), layer_out.modules(), strict=False):  # refine finds the rest
-        needed, got = getattr(ours, "segments", None), getattr(theirs, "segments", None)
-        if None not in (needed, got) and needed != got:
-            raise ValueError(f"layer_out: got {got} segments, needs {needed}")
+        needed, got = ([basis.segments for basis in bases_of(layer)] for layer in (ours, theirs))
+        if needed and got and needed != got:
+            raise ValueError(f"layer_out: got {_listed(got)} segments, needs {_listed(needed)}")
     refine(layer_in, layer_out, exact=False)
 
 
@@ -82,7 +85,7 @@ def hp_refine_high_order_mlp(network_in: nn.Module, network_out: nn.Module) -> N
     refine_polynomial_layer(network_in.get_submodule("model"), network_out.get_submodule("model"))
 
 
-def smooth_discontinuous_layer(layer: PiecewiseDiscontinuousPolynomial, factor: float) -> None:
+def smooth_discontinuous_layer(layer: PiecewiseLayer, factor: float) -> None:
     """`refinement.smooth`, by the peer's name."""
     smooth(layer, factor)
 
@@ -90,5 +93,9 @@ def smooth_discontinuous_layer(layer: PiecewiseDiscontinuousPolynomial, factor: 
 def smooth_discontinuous_network(network_in: nn.Module, factor: float) -> None:
     """`refinement.smooth` for all discontinuous layers of a network. Source: high-order-layers-torch."""
     for layer in network_in.get_submodule("model").modules():
-        if isinstance(layer, PiecewiseDiscontinuousPolynomial):
+        if isinstance(layer, PiecewiseLayer) and not layer.continuous:
             smooth(layer, factor)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

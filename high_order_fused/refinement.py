@@ -22,9 +22,11 @@ from .kan import KANLinear
 from .linear import HighOrderLinear
 from .nd import HighOrderLinearND, VariablesLayer
 from .operands import NONE
-from .sums import PeerLayer, PiecewiseDiscontinuousPolynomial
+from .polynomial_mlp import PolynomialLayer
+from .sums import PeerLayer, PiecewiseLayer
 
-_EXACT = 1e-9  # of the largest value; rounding of what is exact stays far below
+_EXACT = 1e-9  # of a function's largest value; rounding of what is exact stays far below
+_TINY = 1e-300
 
 
 def conversion(source: Basis, target: Basis, exact: bool = True) -> Tensor:
@@ -77,22 +79,27 @@ def initialize_linear(
     found = [edges for edges in map(_linear, model.modules()) if edges is not None]
     if not found:
         raise TypeError(f"model: got {type(model).__name__}, needs fully connected layers of one variable")
+    made = []  # before anything changes
     for coefficients, basis in found:
         if basis.one is None:
             raise ValueError(f"basis: got {basis!r}, needs one that knows the coefficients of the function 1")
+        made.append((coefficients, line(basis, exact), basis.one))
+    for coefficients, x, one in made:
         outputs, inputs = coefficients.shape[:2]
         drawn = torch.tensor([2 * random.random() - 1 for _ in range(outputs * inputs * 2)], **HOST)
         slope, offset = drawn.view(outputs, inputs, 2, 1).unbind(2)
         with torch.no_grad():
-            coefficients.copy_(max_slope * slope * line(basis, exact) + max_offset * offset * basis.one)
+            coefficients.copy_(max_slope * slope * x + max_offset * offset * one)
 
 
-def smooth(layer: PiecewiseDiscontinuousPolynomial, factor: float) -> None:
+def smooth(layer: PiecewiseLayer, factor: float) -> None:
     """Draw the values on both sides of every inner knot towards their middle: by 0 not at all, by 1 together.
 
-    ValueError for segments of one node, which have no ends. Source: high-order-layers-torch,
-    smooth_discontinuous_layer.
+    ValueError for segments of one node, which have no ends, TypeError for layers without jumps.
+    Source: high-order-layers-torch, smooth_discontinuous_layer.
     """
+    if not isinstance(layer, PiecewiseLayer) or layer.continuous:
+        raise TypeError(f"layer: got {type(layer).__name__}, needs a discontinuous piecewise layer")
     if layer.n < 2:
         raise ValueError(f"layer: got n = {layer.n}, needs at least 2 nodes a segment")
     with torch.no_grad():
@@ -106,10 +113,13 @@ def _fitted(basis: Basis, functions: Callable[[Tensor, Tensor], Tensor], more: i
     """Coefficients [(I,) K, C] of functions(x, near) [I|1, P, C]; their relative error at `more` points."""
     number = 4 * basis.size if basis.kind == HARMONIC else basis.table.shape[-1]
     points = _points(basis, number)
-    found: Tensor = torch.linalg.pinv(_values(basis, *points)) @ functions(*points)
+    values = _values(basis, *points)
+    size = values.abs().amax(-2, keepdim=True).clamp_min(_TINY)  # powers of x may be of very different sizes
+    found: Tensor = torch.linalg.pinv(values / size) @ functions(*points) / size.mT
     points = _points(basis, number + more)
     wanted = functions(*points)
-    error = (_values(basis, *points) @ found - wanted).abs().max() / wanted.abs().max()
+    apart = (_values(basis, *points) @ found - wanted).abs().amax((0, 1))
+    error = (apart / wanted.abs().amax((0, 1)).clamp_min(_TINY)).max()
     return found[0] if len(found) == 1 else found, error.item()
 
 
@@ -151,6 +161,8 @@ def edge_coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | No
         return held, layer.bases
     if isinstance(layer, PeerLayer):
         return layer.w, (layer.basis,)
+    if isinstance(layer, PolynomialLayer):
+        return layer.weight, (layer.basis,)
     if isinstance(layer, BasisLayer):  # [in, K, ...]
         return layer.weight.movedim(1, -1).movedim(0, -2), (layer.basis,)
     if isinstance(layer, PeerConvolution):
@@ -161,15 +173,32 @@ def edge_coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | No
 
 
 def _settings(layer: nn.Module) -> dict[str, object]:
-    """What a layer does with the functions of its edges."""
+    """What a module does beside its parameters, as far as these names tell."""
     names = "alpha periodicity rescale stride padding output_padding dilation groups padding_mode transposed"
+    names += " sizes dense normalization"
     held = layer.conv if isinstance(layer, PeerConvolution) else layer
-    kind: object = type(layer)
+    kind: object = _kind(layer)
     if isinstance(layer, (PeerLayer, PeerConvolution)):
         kind = layer.combine
-    elif isinstance(layer, (HighOrderLinear, HighOrderLinearND)):
+    elif type(layer) in (HighOrderLinear, HighOrderLinearND):
         kind = link  # as the peer's sums, whose coefficients lie otherwise
-    return {"kind": kind} | {name: getattr(layer, name, getattr(held, name, None)) for name in names.split()}
+    found: dict[str, object] = {"kind": kind}
+    for name in names.split():
+        value = getattr(layer, name, getattr(held, name, None))
+        if isinstance(value, tuple) and len(set(value)) == 1:  # as one number for all axes
+            value = value[0]
+        if not isinstance(value, (nn.Module, Tensor)):  # which are compared, and copied, by themselves
+            found[name] = value
+    return found
+
+
+def _compare(source: nn.Module, target: nn.Module, where: str) -> None:
+    """ValueError that shows the settings which differ."""
+    ours, theirs = _settings(source), _settings(target)
+    differ = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    if differ:
+        got, needed = ({name: each.get(name) for name in differ} for each in (theirs, ours))
+        raise ValueError(f"{where}: got {got}, needs {needed}")
 
 
 def _kind(module: nn.Module) -> type:
@@ -182,11 +211,12 @@ def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iter
     where = f"target{name and f' at {name}'}"
     if isinstance(source, KANLinear) and isinstance(target, KANLinear):
         yield from _splines(source, target, exact, where)
+        branch = f"{name}.base_activation" if name else "base_activation"
+        yield from _pairs(source.base_activation, target.base_activation, exact, branch)
         return
     ours, theirs = edge_coefficients(source), edge_coefficients(target)
     if ours is not None and theirs is not None:
-        if _settings(source) != _settings(target):
-            raise ValueError(f"{where}: got {_settings(target)}, needs {_settings(source)}")
+        _compare(source, target, where)
         yield theirs[0], _converted(ours, theirs, exact, where)
         return
     children = list(source.named_children()), list(target.named_children())
@@ -194,9 +224,15 @@ def _pairs(source: nn.Module, target: nn.Module, exact: bool, name: str) -> Iter
         raise TypeError(
             f"{where}: got {type(target).__name__}, needs a layer or network like {type(source).__name__}"
         )
-    own = dict(source.named_parameters(recurse=False)) | dict(source.named_buffers(recurse=False))
-    for key, into in (*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)):
-        if key not in own or not (is_lazy(into) or (not is_lazy(own[key]) and own[key].shape == into.shape)):
+    _compare(source, target, where)
+    own, others = (
+        dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+        for module in (source, target)
+    )
+    if own.keys() != others.keys():
+        raise ValueError(f"{where}: got tensors {sorted(others)}, needs {sorted(own)}")
+    for key, into in others.items():
+        if not (is_lazy(into) or (not is_lazy(own[key]) and own[key].shape == into.shape)):
             raise ValueError(f"{where}: got {key} of another shape than the source's, needs the same")
         if not is_lazy(own[key]):
             yield into, own[key]
@@ -226,7 +262,8 @@ def _converted(
         raise ValueError(f"{where}: got edges {tuple(into.shape[:-1])}, needs {tuple(w.shape[:-1])}")
     matrix = torch.ones(1, 1, **HOST)
     for source, target in zip(sources, targets, strict=True):
-        if not torch.allclose(source.domain, target.domain, rtol=1e-5, atol=1e-6):
+        near = 1e-5 * float(source.domain.diff(dim=1).min())  # beside the rounding of grids in float32
+        if not torch.allclose(source.domain, target.domain, rtol=2.5e-7, atol=near):
             raise ValueError(
                 f"{where}: got interval {target.interval}, needs that of the source, {source.interval}"
             )

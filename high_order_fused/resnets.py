@@ -99,6 +99,8 @@ class Bottleneck(_Residual):
         self, recipe: Recipe, in_channels: int, planes: int, stride: int = 1, dilation: int = 1
     ) -> None:
         width = planes * recipe.width_per_group // 64 * recipe.groups
+        if width < 1:
+            raise ValueError(f"width_per_group: got {recipe.width_per_group}, needs 64 / {planes} or more")
         inside = {"kernel_size": 3, "padding": dilation, "dilation": dilation, "groups": recipe.groups}
         first = {"in_channels": in_channels, "out_channels": width, "kernel_size": 1}
         second = {"in_channels": width, "out_channels": width, "stride": stride, **inside}

@@ -57,6 +57,8 @@ class SophiaG(OptimizerBase):
             beta, m = group["betas"][0], state["exp_avg"]
             state["step"] += 1
             m.mul_(beta).add_(g, alpha=beta - 1 if group["maximize"] else 1 - beta)
-            ratio = (m.abs() / (group["rho"] * bs * state["hessian"] + 1e-15)).clamp_(max=1)
+            wide = torch.promote_types(p.dtype, torch.float32)  # in float16 1e-15 would be 0
+            h = group["rho"] * bs * state["hessian"].to(wide) + 1e-15
+            ratio = (m.abs() / h).clamp_(max=1).to(p.dtype)
             p.mul_(1 - group["lr"] * group["weight_decay"]).addcmul_(m.sign(), ratio, value=-group["lr"])
         return loss

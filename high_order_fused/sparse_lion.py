@@ -36,7 +36,9 @@ class SparseLion(OptimizerBase):
         loss = evaluated(closure)
         for p, g, group, state in self.moving():
             m, (beta1, beta2), touched = state["exp_avg"], group["betas"], g != 0
-            direction = m.mul(beta1).add_(g, alpha=1 - beta1).sign_()
+            direction = m.mul(beta1).add_(g, alpha=1 - beta1)
+            # torch's sign of NaN is 0, so that one would stop an entry for ever in silence
+            direction = torch.where(direction.isnan(), direction, direction.sign())
             moved = p.mul(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
             p.copy_(torch.where(touched, moved, p))  # not by a factor of 0, which would lose the sign of -0
             m.copy_(torch.where(touched, m.mul(beta2).add_(g, alpha=1 - beta2), m))

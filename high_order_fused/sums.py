@@ -100,6 +100,14 @@ class PiecewiseLayer(PeerLayer):
         """Segment of x, int64, of x's shape; -inf, inf and NaN belong to the first, last and first one."""
         return self.basis.locate(x if self.periodicity is None else make_periodic(x, self.periodicity))[0]
 
+    def x_local(self, x_global: Tensor, index: Tensor | int) -> Tensor:
+        """The coordinate in [-length / 2, length / 2] of x in a segment, which the peer puts on [-1, 1]."""
+        return self.length * ((x_global + 1) * (self.segments / 2) - index) - 0.5 * self.length
+
+    def x_global(self, x_local: Tensor, index: Tensor | int) -> Tensor:
+        """Where a coordinate in a segment lies: the inverse of `x_local`."""
+        return (x_local / self.length + 0.5 + index) * (2 / self.segments) - 1
+
 
 class PiecewisePolynomial(PiecewiseLayer):
     """Layer "continuous": piecewise polynomials of n nodes a segment, end values shared by neighbours.

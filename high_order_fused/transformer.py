@@ -11,6 +11,7 @@ from .layers import high_order_fc_layers
 from .norm import MaxAbsNormalizationLast
 
 RELU = "relu"
+KEYWORDS = ("consistent_length", "initialize", "length", "periodicity", "weight_magnitude")
 LAYER_TYPES = (RELU, "continuous", "discontinuous", "polynomial", "fourier")
 
 
@@ -147,6 +148,8 @@ def feed_forward(
     ReLU between, to which the other keywords mean nothing. hidden: 4 width for "relu", otherwise fewer, by
     the coefficients that a function has, so that the number of parameters is about the same.
     """
+    for name in layer:  # `high_order_fc_layers` takes any
+        choice("layer", name, KEYWORDS)
     if choice("layer_type", layer_type, LAYER_TYPES) == RELU:
         hidden = count("hidden", 4 * width if hidden is None else hidden)
         return nn.Sequential(

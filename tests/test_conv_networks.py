@@ -210,3 +210,8 @@ def test_norms_without_parameters_take_the_channels_as_the_peers_do():
     )
     x = torch.randn(2, 4, 3, 3)
     assert net.model[1].eps == 4 and difference(net.model[1](x), theirs(4)(x)) < 1e-6
+
+
+def test_pooling_over_other_axes_raises():
+    with pytest.raises(ValueError, match="pooling: got '2d', needs '1d', the axes of the layers"):
+        networks.HighOrderFullyConvolutionalNetwork("continuous1d", 3, [2, 4], 2, 3)

@@ -1,5 +1,7 @@
 """fuse and unfuse: same function, same Parameters, hooks and shared modules kept, the rest reported."""
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
@@ -251,3 +253,21 @@ def test_every_kind_of_hook_and_a_changed_model():
     model.eval()
     hof.unfuse(model)
     assert not model[0].training and torch.equal(model[0].w, zeros["0.w"])
+
+
+def test_pruned_layers_are_left_and_say_why():
+    """Pruning computes the weight anew in hooks, which a layer of ours over the same Parameters would not."""
+    from torch.nn.utils import prune
+
+    convolution = importlib.import_module("high_order_layers_torch.layers").high_order_convolution_layers
+    model = nn.Sequential(
+        convolution("continuous2d", n=3, segments=2, in_channels=2, out_channels=2, kernel_size=3),
+        nn.Flatten(),
+        layer("continuous", 8, 2),
+    )
+    prune.l1_unstructured(model[0].conv, "weight", 0.5)
+    prune.l1_unstructured(model[2], "w", 0.5)
+    before, keys = model(torch.ones(1, 2, 4, 4)), list(model.state_dict())
+    report = hof.fuse(model)
+    assert {"0", "2"} <= report.left.keys() and not report.swapped, report
+    assert torch.equal(model(torch.ones(1, 2, 4, 4)), before) and list(model.state_dict()) == keys

@@ -226,3 +226,18 @@ def test_outputs_may_be_changed_in_place(backend, lead):
             for change in (lambda y: y.mul_(2), lambda y: y * 2):
                 results.append(torch.autograd.grad(change(layer(x)).sum(), layer.weight)[0])
         assert difference(results[-2], results[-1]) < 1e-6
+
+
+@pytest.mark.parametrize("length", [2.0, 3.0])
+def test_places_in_segments_and_back(length):
+    layer = layers.PiecewisePolynomial(3, 2, 2, 4, length=length)
+    x = 2 * torch.rand(20) - 1
+    segment = ((x + 1) / 2 * 4).floor()
+    local = layer.x_local(x, segment)
+    assert (local.abs() <= length / 2 + 1e-5).all()
+    assert difference(layer.x_global(local, segment), x) < 1e-6
+
+
+def test_kan_layers_by_name_are_where_they_are_asked_for():
+    layer = high_order_fc_layers("kan", n=4, in_features=2, out_features=3, segments=2, device="meta")
+    assert {tensor.device.type for tensor in (*layer.parameters(), *layer.buffers())} == {"meta"}

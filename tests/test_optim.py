@@ -225,3 +225,17 @@ def test_misspelt_options_of_the_library_are_refused():
     pytest.importorskip("pytorch_optimizer")
     with pytest.raises(TypeError, match="options: got 'weight_decy', 'lion' needs some of 'lr'"):
         make_optimizer("lion", [nn.Parameter(torch.ones(2))], weight_decy=0.1)
+
+
+def test_a_gradient_that_is_not_a_number_is_seen():
+    p = nn.Parameter(torch.ones(3))
+    p.grad = torch.tensor([1.0, float("nan"), 0.0])
+    SparseLion([p], lr=0.1).step()
+    assert p[1].isnan() and p[[0, 2]].isfinite().all()
+
+
+def test_sophia_in_float16_divides_by_no_zero():
+    p = nn.Parameter(torch.ones(3, dtype=torch.float16))
+    p.grad = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float16)
+    SophiaG([p], lr=0.1, weight_decay=0.0).step()
+    assert torch.allclose(p.detach().float(), torch.tensor([0.9, 1.0, 0.9]), atol=1e-3)

@@ -291,3 +291,14 @@ def test_layers_exports_them_as_the_peers_module_does():
     for name in ("initialize_polynomial_layer", "interpolate_polynomial_layer", "refine_polynomial_layer",
                  "refine_discontinuous_polynomial_layer", "smooth_discontinuous_layer"):  # fmt: skip
         assert getattr(layers, name) is getattr(networks, name) and name in layers.__all__
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 2)])
+def test_other_segments_raise_in_convolutions_too(sizes):
+    make = layers.high_order_convolution_layers
+    ours, theirs = (
+        nn.Sequential(make("continuous2d", n=3, segments=s, in_channels=2, out_channels=2, kernel_size=3))
+        for s in sizes
+    )
+    with pytest.raises(ValueError, match=f"layer_out: got {sizes[1]} segments, needs {sizes[0]}"):
+        networks.interpolate_polynomial_layer(ours, theirs)

@@ -275,3 +275,10 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
     for draw in (plot.edges, plot.network):
         with pytest.raises(ImportError, match=r"pip install 'high_order_fused\[demo\]'"):
             draw(KANLinear(2, 1))
+
+
+def test_rows_that_are_not_numbers_hide_no_function():
+    layer, x = fc("continuous"), 2 * torch.rand(20, 4) - 1
+    known = edge_functions(layer).strength(x)
+    x = torch.cat([x, torch.full((1, 4), float("nan"))])
+    assert difference(edge_functions(layer).strength(x), known) < 1e-12

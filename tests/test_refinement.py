@@ -296,3 +296,65 @@ def test_conversions_do_not_follow_the_default_device():
     with torch.device("meta"):
         assert torch.equal(conversion(source, target), usual)
         assert line(source).device.type == "cpu"
+
+
+def test_what_stands_beside_the_edges_is_compared_and_copied_too():
+    """Base activations, biases, settings of modules without edges: nothing differs in silence."""
+    with pytest.raises(
+        TypeError, match="target at base_activation: got Tanh, needs a layer or network like SiLU"
+    ):
+        refine(KANLinear(3, 2), KANLinear(3, 2, 10, base_activation=nn.Tanh))
+    source, target = (KANLinear(3, 2, size, base_activation=nn.PReLU) for size in (5, 10))
+    nn.init.constant_(source.base_activation.weight, 0.7)
+    refine(source, target)
+    x = 2 * torch.rand(20, 3) - 1
+    assert difference(target(x), source(x)) < 1e-5
+    with pytest.raises(ValueError, match=r"target: got tensors \['weight'\], needs \['bias', 'weight'\]"):
+        refine(nn.Linear(3, 2), nn.Linear(3, 2, bias=False))
+    with pytest.raises(ValueError, match=r"target: got {'alpha': 0.3}, needs {'alpha': 1.0}"):
+        refine(*(high_order_fc_layers("product", in_features=3, out_features=2, alpha=a) for a in (1.0, 0.3)))
+    with pytest.raises(ValueError, match=r"target: got {'dilation': 2}, needs {'dilation': 1}"):
+        refine(nn.Conv2d(3, 2, 3), nn.Conv2d(3, 2, 3, dilation=2))
+    basis = hof.bases.piecewise_lagrange(3, 2)
+    refine(
+        hof.HighOrderConv2d(3, 2, 3, basis, padding=1), hof.HighOrderConv2d(3, 2, 3, basis, padding=(1, 1))
+    )
+
+
+def test_functions_of_every_size_are_converted():
+    """Powers on [0, 1000] differ by 18 orders of magnitude; each counts by its own size."""
+    few, many = (hof.bases.monomial(degree, (0, 1000)) for degree in (6, 8))
+    x = torch.linspace(0, 1000, 50, dtype=torch.float64)[:, None]
+    wanted = few.tabulate(x)
+    apart = (many.tabulate(x) @ conversion(few, many) - wanted).abs().amax((0, 1))
+    assert (apart < 1e-9 * wanted.amax((0, 1))).all()
+    with pytest.raises(ValueError, match="needs a basis that holds"):
+        conversion(hof.bases.monomial(3, (-1e-3, 1e-3)), hof.bases.monomial(2, (-1e-3, 1e-3)))
+    for one, other in (((1e6, 1e6 + 1), (1e6 + 5, 1e6 + 6)), ((0, 1e-6), (0, 2e-6))):
+        with pytest.raises(ValueError, match="got interval"):
+            refine(*(hof.HighOrderLinear(2, 2, hof.bases.monomial(2, at)) for at in (one, other)))
+
+
+def test_lines_begin_everywhere_or_nowhere():
+    model = nn.Sequential(
+        high_order_fc_layers("continuous", n=3, in_features=2, out_features=2, segments=2),
+        high_order_fc_layers("fourier", n=3, in_features=2, out_features=2),
+    )
+    before = model[0].w.clone()
+    with pytest.raises(ValueError):
+        initialize_linear(model)
+    assert torch.equal(model[0].w, before)
+
+
+def test_only_jumps_are_smoothed():
+    with pytest.raises(TypeError, match="got PiecewisePolynomial, needs a discontinuous piecewise layer"):
+        smooth(high_order_fc_layers("continuous", n=3, in_features=2, out_features=2, segments=2), 0.5)
+
+
+def test_polynomial_mlps_layer_is_refined():
+    source, target = (hof.layers.PolynomialLayer(3, 2, degree) for degree in (2, 4))
+    refine(source, target)
+    x = torch.randn(10, 3)
+    assert difference(target(x), source(x)) < 1e-6
+    with pytest.raises(ValueError, match="'dense': False"):
+        refine(source, hof.layers.PolynomialLayer(3, 2, 2, dense=False))

@@ -379,3 +379,8 @@ def test_wrong_names_and_stages():
     for wrong in (-1, 1.5):
         with pytest.raises((ValueError, TypeError), match="layer: got"):
             tiny(layer_by_layer=True).set_training_layer(wrong)
+
+
+def test_bottlenecks_of_no_channels_raise():
+    with pytest.raises(ValueError, match="width_per_group: got 4, needs"):
+        resnet_model("resnext50_32x4d", layer_type="standard", rescale_planes=16)

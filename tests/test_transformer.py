@@ -163,3 +163,8 @@ def test_wrong_tokens_and_temperatures_are_named():
         model.generate(text(3), 1, temperature=-1)
     with pytest.raises(ValueError, match="length: got -1"):
         model.generate(text(3), -1)
+
+
+def test_a_keyword_that_means_nothing_raises():
+    with pytest.raises(ValueError, match="layer: got 'segmants'"):
+        TransformerModel(10, 8, 2, 1, 4, layer_type="continuous", segmants=64)

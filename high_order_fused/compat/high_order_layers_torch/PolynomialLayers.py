@@ -138,6 +138,7 @@ class _Piecewise(PiecewiseLayer, metaclass=ABCMeta):
         poly: Any = None,
         periodicity: float | None = None,
         device: torch.device | str = "cpu",
+        initialize: str = "constant_random",
         **ignored: Any,
     ) -> None:
         if poly not in (LagrangePoly, LagrangePolyProd):
@@ -145,6 +146,9 @@ class _Piecewise(PiecewiseLayer, metaclass=ABCMeta):
         sizes = n, in_features, out_features, segments, length, weight_magnitude
         super().__init__(*sizes, periodicity=periodicity, device=device)
         self.combine = link if poly is LagrangePoly else product
+        if initialize != "constant_random":
+            bound = (weight_magnitude if self.continuous else 1.0) / in_features
+            nn.init.uniform_(self.w, -bound, bound)
 
 
 class Piecewise(_Piecewise):
