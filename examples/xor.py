@@ -102,12 +102,13 @@ def draw(options: Options, surfaces: dict[Case, tuple[float, Tensor]]) -> None:
     colors = {"cmap": "RdBu_r", "vmin": -0.75, "vmax": 0.75}
     columns = min(len(surfaces), 2 if len(surfaces) <= 4 else 4)
     rows = -(-len(surfaces) // columns)
-    figure, panels = pictures.panels(rows, columns, (1.9, 1.9), sharex=True, sharey=True)
+    size = 1.9 if columns > 2 else 2.5  # the bar of colours takes its share
+    figure, panels = pictures.panels(rows, columns, (size, size), sharex=True, sharey=True)
     for axes, (case, (mse, z)) in zip(panels.flat, surfaces.items(), strict=True):
         side = round(len(z) ** 0.5)
         place = {"origin": "lower", "extent": (-1, 1, -1, 1), "interpolation": "nearest"}
         image = axes.imshow(z.view(side, side).T.numpy(), **place, **colors)
-        axes.set_title(f"{case.layer_type}, n = {case.n}\nmse {mse:.1e}", fontsize=8.5)
+        axes.set_title(f"{case.layer_type}\nn = {case.n}, mse {mse:.1e}", fontsize=8.5)
     for axes in panels[-1]:
         axes.set_xlabel("x")
     for axes in panels[:, 0]:
