@@ -70,7 +70,7 @@ struct Operands {
       return int64_t(size > 1);
     };
     STD_TORCH_CHECK(knots.size(1) == segments + 1 && domain.size(1) == 2 && order >= 0 && order < tables.size(0) &&
-                        (tables.size(2) == 1 || tables.size(2) == segments),
+                        (tables.size(2) == 1 || tables.size(2) == segments) && n <= layout[3],
                     "malformed basis");
     Basis<T> basis{};
     basis.domain = domain.const_data_ptr<T>();

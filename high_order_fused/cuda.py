@@ -58,17 +58,20 @@ def chosen(contraction: int, x: Tensor, outputs: int, basis: Operands) -> Choice
     """How a contraction of x [E, B, I] with so many outputs runs: Triton's rules, csrc/cuda's tiles."""
     groups, batch, inputs = x.shape
     n, size = basis.tables.shape[-2], basis.layout.size
-    team = 4 * _lanes(outputs)
+    lanes = _lanes(outputs)
+    team = 4 * lanes
     rows = batch if contraction == _SUM_BATCH else _up(batch, _TILE)
     gather = gathers(batch * _up(outputs, team) * n, rows * _up(outputs, _TILE) * size, "ieee")
+    if contraction != _SUM_BATCH:  # such a gather has blocks for each row, a launch less than 2^31 of them
+        gather = gather and groups * batch * max(-(-outputs // team), -(-inputs // _THREADS)) < 2**31
     processors = _processors(x.device)
     if contraction == _SUM_OUTPUTS:
         return Choice(gather, 1)
     wide = -(-outputs // (team if gather else _TILE)) * groups
     if contraction == _SUM_BATCH:
-        inputs_at_once = 4 * _THREADS // team if gather else max(1, _TILE // size)
+        inputs_at_once = _THREADS // lanes if gather else max(1, _TILE // size)
         blocks = wide * -(-inputs // inputs_at_once) * (1 if gather else -(-size // _TILE))
-        tile = _SORTED * team // (4 * _THREADS) if gather else 4 * _DEPTH
+        tile = _SORTED * lanes // _THREADS if gather else 4 * _DEPTH
         return Choice(gather, parts(blocks, 2 * processors, -(-batch // tile)))
     if gather:
         return Choice(gather, parts(wide * batch, 4 * processors, -(-inputs // 16)))
@@ -138,5 +141,4 @@ else:
     # it runs below our own autograd, as the operators of the CPU do
     library.impl("cuda_contract", torch.library.fallthrough_kernel, "Autograd")
     contractions = (sum_inputs, sum_outputs, sum_batch)
-    detail = f"CUDA C++, {torch.cuda.get_device_name()}"
-    register(Backend("cuda", *contractions, _refuses, detail, lambda m: m.mT.contiguous(), choice=choice))
+    register(Backend("cuda", *contractions, _refuses, "CUDA C++", lambda m: m.mT.contiguous(), choice=choice))

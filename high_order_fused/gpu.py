@@ -59,9 +59,7 @@ else:
     from .triton_kernels import launch
 
     _interpreted = launch.INTERPRETED
-    detail = f"triton {triton.__version__}, " + (
-        "interpreted" if _interpreted else torch.cuda.get_device_name()
-    )
+    detail = f"triton {triton.__version__}" + (", interpreted" if _interpreted else "")
     contractions = (launch.sum_inputs, launch.sum_outputs, launch.sum_batch)
     wholes = {name: getattr(launch, name) for name in _WHOLE}
     register(Backend("triton", *contractions, _refuses, detail, transpose, choice=choice, **wholes))

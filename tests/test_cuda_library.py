@@ -44,6 +44,10 @@ def test_the_cost_model():
         assert chosen(contraction, fine, 4096).gather and not chosen(contraction, spline, 4096).gather
     one = chosen(0, spline, 1)
     assert one.gather and one.parts > 1 and chosen(0, spline, 4096).parts == 1
+    for contraction in range(2):  # a gather would have more blocks than a launch may
+        rows = torch.empty(1).expand(1, 2**31, 1)
+        assert not cuda.chosen(contraction, rows, 1, spline.operands(torch.float32, CPU)).gather
+        assert cuda.chosen(contraction, rows[:, :4096], 1, spline.operands(torch.float32, CPU)).gather
     assert chosen(1, spline, 1).parts == 1 and chosen(2, spline, 4096, 1, 1).parts > 1
 
 

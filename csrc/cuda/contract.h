@@ -12,12 +12,17 @@ namespace hof::cuda {
 inline Tensor contract(int64_t contraction, Tensor x, Optional w, Optional g, Optional s, Tensor domain, Tensor knots,
                        Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t kernel, int64_t parts,
                        int64_t stream) {
-  STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && kernel >= 0 && kernel <= 1 && parts >= 1,
+  STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && kernel >= 0 && kernel <= 1 && parts >= 1 &&
+                      (contraction != SUM_OUTPUTS || parts == 1),
                   "malformed call");
   std::optional<torch::stable::accelerator::DeviceGuard> guard;
   if (x.is_cuda()) guard.emplace(x.get_device_index());
   const Operands operands{domain, knots, tables, start, layout};
   return operands.compute([&]<class T>() {
+    for (const Tensor* t : {pointer(w), pointer(g), pointer(s), &operands.domain, &operands.knots, &operands.tables,
+                            &operands.start})
+      STD_TORCH_CHECK(!t || (t->is_cuda() == x.is_cuda() && t->get_device_index() == x.get_device_index()),
+                      "devices differ");
     auto [p, result] =
         read_problem<T>(contraction, x, pointer(w), pointer(g), pointer(s), operands.read<T>(x.size(2)));
     if (result.numel() == 0) return result;

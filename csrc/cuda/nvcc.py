@@ -56,7 +56,9 @@ def build(output: Path, torch_target: str) -> None:
         command += ["-gencode", f"arch={virtual},code={target}"]
     home = nvcc.resolve().parent.parent  # of packages from PyPI nvcc does not know all folders
     command += [f"-L{folder}" for folder in (home / "lib64", home / "lib") if folder.is_dir()]
-    command += [f"-DTORCH_TARGET_VERSION={torch_target}", f"-I{torch_home / 'include'}"]
+    lowest = min(int(re.findall(r"\d+", target)[0]) for target in targets())
+    command += [f"-DHOF_LOWEST={lowest}", f"-DTORCH_TARGET_VERSION={torch_target}"]
+    command += [f"-I{torch_home / 'include'}"]
     command += [f"-L{torch_home / 'lib'}", "-ltorch_cpu", "-lrt", "-ldl", "-lpthread"]
     command += [str(path) for path in (*sorted(HERE.glob("*.cu")), HERE / "ops.cpp")]
     status = subprocess.run(command).returncode

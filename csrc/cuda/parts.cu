@@ -27,11 +27,15 @@ template const char* add_parts(const Problem<float>&, int64_t, const Choice&);
 template const char* add_parts(const Problem<double>&, int64_t, const Choice&);
 
 const char* no_device() {
-  int count = 0;
-  cudaFuncAttributes of_kernel;  // which there are if the library holds code for the device
+  int count = 0, major = 0, minor = 0;
   cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaSuccess) error = count ? cudaFuncGetAttributes(&of_kernel, sum_parts<float>) : cudaErrorNoDevice;
-  return error == cudaSuccess ? nullptr : cudaGetErrorName(error);
+  if (error == cudaSuccess && !count) error = cudaErrorNoDevice;
+  for (int device = 0; error == cudaSuccess && device < count; ++device) {  // questions that make no context
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    if (error == cudaSuccess && 10 * major + minor >= HOF_LOWEST) return nullptr;
+  }
+  return cudaGetErrorName(error == cudaSuccess ? cudaErrorNoKernelImageForDevice : error);
 }
 
 }  // namespace hof::cuda

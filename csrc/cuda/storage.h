@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../problem.h"
+#include "launch.h"
 
 namespace hof::cuda {
 

@@ -27,7 +27,7 @@ struct dim3 {
 };
 
 typedef void* cudaStream_t;
-enum cudaError_t { cudaSuccess = 0, cudaErrorNoDevice = 100 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorNoDevice = 100, cudaErrorNoKernelImageForDevice = 209 };
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorNoDevice"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "no CUDA-capable device is detected"; }
 inline cudaError_t cudaGetDeviceCount(int* count) {
@@ -35,11 +35,9 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   return cudaErrorNoDevice;
 }
 
-struct cudaFuncAttributes {};
-template <class Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
-  return cudaErrorNoDevice;
-}
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+inline cudaError_t cudaDeviceGetAttribute(int*, cudaDeviceAttr, int) { return cudaErrorNoDevice; }
+#define HOF_LOWEST 80
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
