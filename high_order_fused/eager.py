@@ -99,10 +99,14 @@ class _EagerLink(torch.autograd.Function):
         else:
             grads = _gradients(plan, link, ctx.basis, cotangent, needs)
         shaped = (
-            grad.reshape(t.shape) if need and grad is not None and t is not None else None
+            _shaped(grad, t) if need and grad is not None and t is not None else None
             for grad, need, t in zip(grads, needs, link, strict=True)
         )
         return None, None, *shaped
+
+
+def _shaped(grad: Tensor, like: Tensor) -> Tensor:
+    return grad if grad.shape == like.shape else grad.reshape(like.shape)  # which costs 6 us to change nothing
 
 
 def _gradients(
