@@ -17,6 +17,7 @@ struct ConvScratch {
   int32_t* placed;  // [slot][capacity]: places in the order of the sorted rows; not for a product, which sorts none
   Piece* pieces;
   T* outputs;       // y or g by places
+  T* constants;     // [taps, outputs]: what functions add that are the same number everywhere
   Vector<T>* partial;
 
   ConvScratch(const Convolution<T>& c, const ImageCut& cut, bool gradients, Arena& arena) {
@@ -27,6 +28,7 @@ struct ConvScratch {
     placed = arena.take<int32_t>(int64_t(SLOTS) * tile.capacity);
     pieces = arena.take<Piece>(c.taps * outputs_padded / Simd<T>::lanes);
     outputs = arena.take<T>(cut.images * lines * c.extent[1] * c.extent[2] * outputs_padded);
+    constants = arena.take<T>(gradients ? 0 : c.taps * c.own.outputs + Simd<T>::lanes);
     partial = reinterpret_cast<Vector<T>*>(arena.take<T>(gradients ? Simd<T>::lanes * (cut.cut.rows + Simd<T>::lanes) : 0));
   }
 
@@ -122,34 +124,80 @@ inline void over_chunks(const Places& places, int most, F&& f) {
   for (int64_t row = 0; row < places.count; row += rows) f(row, int(std::min<int64_t>(rows, places.count - row)));
 }
 
+// The outputs that functions add which are the same number everywhere: those of an image, in all images of a band.
+template <class T, class S>
+void fill_constants(const Convolution<T>& c, const Band& band, int64_t e, int64_t first, int64_t outputs, int64_t places,
+                    T number, const S* w, ConvScratch<T>& own) {
+  const Problem<T>& p = c.own;
+  const int64_t ld = c.taps * p.outputs, each = places / band.images;
+  std::fill_n(own.constants, ld, T(0));
+  for (int64_t i = 0; i < p.inputs; ++i)
+    for (int64_t t = 0; t < c.taps; ++t) {
+      const int64_t at = t * p.outputs + first;
+      const S* from = w + i * p.basis.size * ld + at;
+      for (int64_t o = 0; o < outputs; o += Simd<T>::lanes)
+        store(own.constants + at + o, load(own.constants + at + o) + number * load_some_as<T>(from + o, outputs - o));
+    }
+  Band one = band;
+  one.images = 1;
+  std::fill_n(own.tile.phi, own.tile.capacity, T(1));
+  for (int64_t k = 0; k < c.phases; ++k) {
+    own.places.fill(c, c.phase[k], one, p.groups * p.inputs);
+    const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], 1, first, outputs, places, own.pieces) : 0;
+    over_chunks(own.places, own.tile.capacity, [&](int64_t row, int rows) {
+      over_pieces<T>(own.pieces, pieces, 1, [&]<int N, int Q>(const Piece& piece, int) {
+        Vector<T> window[N][Q];
+        load_piece<T, N, Q>(window, own.constants, ld, piece);
+        add_inputs<T, N, Q>(window, own.places.place + row, own.tile.phi, own.tile.capacity, rows, own.outputs + piece.at, piece.width);
+      });
+    });
+  }
+  over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+    constexpr int64_t width = row_stride<T, Q>();
+    T* block = own.outputs + places * o;
+    for (int64_t image = 1; image < band.images; ++image) std::copy_n(block, each * width, block + image * each * width);
+  });
+}
+
 template <class T>
 void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* scratch) {
   const Problem<T>& p = c.own;
   const int64_t tiles = cut.image_tiles * cut.bands, e = unit / (tiles * cut.parts), K = p.basis.size;
   const int64_t ld = c.taps * p.outputs, first = unit % cut.parts * cut.each, outputs = std::min(cut.each, p.outputs - first);
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
-  ConvScratch<T> own(c, cut, false, arena);
+  // where every window is all coefficients, the rows of all inputs are in one order: their functions are as one's
+  const int together = p.basis.product() ? int(std::min<int64_t>(SLOTS, p.inputs)) : 1;
+  const Relief<T> of = constants(p.basis);
+  Convolution<T> left = c;
+  if (of.skipped) left.own.basis = without_first(p.basis);
+  ConvScratch<T> own(left, cut, false, arena);
+  const Basis<T>& basis = left.own.basis;
   const Band band = band_of(c, cut, unit / cut.parts % tiles, false);
   const int64_t places = band.images * band.lines * c.extent[1] * c.extent[2];
   std::fill_n(own.outputs, places * padded(outputs, Simd<T>::lanes), T(0));
   with_storage<T>(p.w, p.w_storage, [&](auto* stored) {
+    const auto* coefficients = stored + e * p.inputs * K * ld;
+    if (of.skipped) fill_constants(c, band, e, first, outputs, places, of.number, coefficients, own);
     for (int64_t k = 0; k < c.phases; ++k) {
       own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
-      // where every window is all coefficients, the rows of all inputs are in one order: their functions are as one's
-      const int together = p.basis.product() ? int(std::min<int64_t>(SLOTS, p.inputs)) : 1;
-      const int functions = own.tile.n * together;
+      const int functions = basis.n * together;
       const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], functions, first, outputs, places, own.pieces) : 0;
       over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
         for (int64_t i = 0; i < p.inputs; i += SLOTS) {
           const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
-          prepare_pixels(c, band, own.places, e, row, rows, i, slots, own.tile, own.placed);
-          const auto* w = stored + (e * p.inputs + i) * K * ld;
-          over_pieces<T>(own.pieces, pieces, own.tile.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
+          prepare_pixels(left, band, own.places, e, row, rows, i, slots, own.tile, own.placed);
+          over_pieces<T>(own.pieces, pieces, basis.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
             for (int slot = 0; slot < slots; slot += together)
-              over_segments(p.basis, own.tile, slot, [&](int t, int begin, int count) {
+              over_segments(basis, own.tile, slot, [&](int t, int begin, int count) {
                 Vector<T> window[N][Q];
-                load_piece<T, N, Q>(window, w + (slot * K + p.basis.start[t] + j) * ld, ld, piece);
-                add_inputs<T, N, Q>(window, own.placed_of(p.basis, row, slot) + begin,
+                for (int f = 0; f < N; ++f) {
+                  const int input = (j + f) / basis.n;  // of those that are as one
+                  const auto* w = coefficients + ((i + slot + input) * K + basis.start[t]) * ld;
+                  load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, (j + f) % basis.n, [&](auto& to, int function) {
+                    load_piece<T>(to, w + function * ld, ld, piece);
+                  });
+                }
+                add_inputs<T, N, Q>(window, own.placed_of(basis, row, slot) + begin,
                            own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
                            own.outputs + piece.at, piece.width);
               });
@@ -161,23 +209,49 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
   write_outputs(c, band, e * p.outputs + first, outputs, places, own.outputs);
 }
 
-// The sums over the rows of a tile for each coefficient, added to v [slot, K, taps, outputs].
+// The sums over the rows of a tile for each coefficient, added to v [slot, K, taps, outputs]. Those of functions that are
+// left out are finished later from the cotangents' own, which are kept in place of the first.
 template <class T>
-inline void add_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int64_t row, int slots, T* v) {
+inline void add_pixels(const Convolution<T>& c, const Relief<T>& of, ConvScratch<T>& own, int64_t pieces, int64_t row, int slots,
+                       T* v) {
   constexpr int L = Simd<T>::lanes;
+  const Tile<T>& tile = own.tile;
   const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
-  over_pieces<T>(own.pieces, pieces, own.tile.n, [&]<int N, int Q>(const Piece& piece, int j) {
+  auto add = [&]<int N, int Q>(const Piece& piece, const int32_t* placed, const T* phi, int count, T* to) {
+    Vector<T> sums[N][Q] = {};
+    add_batch<T, N, Q>(sums, placed, phi, tile.capacity, count, own.outputs + piece.at, piece.width);
+    for (int f = 0; f < N; ++f)
+      for (int q = 0; q < Q; ++q) add_some<false>(to + f * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+  };
+  over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int first) {
+    const int j = of.skipped + first;
     for (int slot = 0; slot < slots; ++slot)
-      over_segments(c.own.basis, own.tile, slot, [&](int t, int begin, int count) {
-        Vector<T> sums[N][Q] = {};
-        add_batch<T, N, Q>(sums, own.placed_of(c.own.basis, row, slot) + begin,
-                  own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
-                  own.outputs + piece.at, piece.width);
-        for (int f = 0; f < N; ++f)
-          for (int q = 0; q < Q; ++q)
-            add_some<false>(v + (slot * K + c.own.basis.start[t] + j + f) * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+      over_segments(c.own.basis, tile, slot, [&](int t, int begin, int count) {
+        add.template operator()<N, Q>(piece, own.placed_of(c.own.basis, row, slot) + begin,
+                                      tile.slot_phi(slot) + int64_t(j) * tile.capacity + begin, count,
+                                      v + (slot * K + c.own.basis.start[t] + j) * ld);
       });
   });
+  if (!of.skipped) return;
+  std::fill_n(tile.phi, tile.rows, T(1));
+  over_pieces<T>(own.pieces, pieces, 1, [&]<int N, int Q>(const Piece& piece, int) {
+    add.template operator()<N, Q>(piece, own.places.place + row, tile.phi, tile.rows, v);
+  });
+}
+
+// The sums of the functions that were left out: a number times the cotangents' own, less the others where those were
+// taken from it. NaN of the others is theirs in any case.
+template <class T>
+inline void finish_first(const Convolution<T>& c, const Relief<T>& of, int slots, T* v) {
+  const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
+  for (int slot = slots - 1; slot >= 0; --slot) {
+    T* to = v + slot * K * ld;
+    for (int64_t k = 0; k < ld; ++k) {
+      T others = 0;
+      for (int64_t j = 1; j < K; ++j) others += to[j * ld + k];
+      to[k] = of.number * v[k] - (of.taken ? T(1) : T(0)) * others;
+    }
+  }
 }
 
 // The gradient of x at the rows of a tile that is evaluated over the derivative basis.
@@ -191,7 +265,7 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
   for (int slot = 0; slot < slots; ++slot) {
     const int32_t* placed = own.placed_of(basis, row, slot);
     over_segments(basis, tile, slot, [&](int t, int begin, int count) {
-      const Relief of = relief(basis, input + slot, t);
+      const Relief<T> of = relief(basis, input + slot, t);
       over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
         Vector<T> window[N][Q];
         load_relieved<T>(window, of, j, [&](auto& to, int k) {
@@ -226,6 +300,7 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
   const int slots = int(std::min<int64_t>(SLOTS, p.inputs - input));
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   ConvScratch<T> own(c, cut, true, arena);
+  const Relief<T> of = constants(p.basis);
   T* v = c.of_w ? c.of_w + ((part * p.groups + e) * p.inputs + input) * each : nullptr;
   if (v) std::fill_n(v, slots * each, T(0));
   for (int64_t tile = part * cut.each; tile < std::min((part + 1) * cut.each, tiles); ++tile) {
@@ -234,10 +309,10 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
     read_cotangents(c, band, e * p.outputs, places, own.outputs);
     for (int64_t k = 0; k < c.phases; ++k) {
       own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
-      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], p.basis.n, 0, p.outputs, places, own.pieces) : 0;
+      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], p.basis.n - of.skipped, 0, p.outputs, places, own.pieces) : 0;
       over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
         prepare_pixels(c, band, own.places, e, row, rows, input, slots, own.tile, own.placed);
-        if (v) add_pixels(c, own, pieces, row, slots, v);
+        if (v) add_pixels(c, of, own, pieces, row, slots, v);
         if (!c.of_x) return;
         own.tile.evaluate(c.steep, input, slots);
         with_storage<T>(p.w, p.w_storage, [&](auto* w) {
@@ -249,6 +324,7 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
       });
     }
   }
+  if (v && of.skipped) finish_first(c, of, slots, v);
 }
 
 // to[begin, end) = the sums of `count` arrays of `size` numbers, always in their order.

@@ -81,36 +81,61 @@ inline void load_window(Vector<T> (&w)[N][Q], const S* from, int64_t ld, int64_t
       w[j][q] = valid >= Q * L ? load_as<T>(from + j * ld + q * L) : load_some_as<T>(from + j * ld + q * L, valid - q * L);
 }
 
-// Slopes have one dimension less than their functions: the first of a window's is 0, or minus the sum of the others, to
-// within rounding. Sums over outputs leave it out, and in the second case take its coefficient from the others'.
+// Of functions that span the constants one is known from the others: the first of a window's is a number, or that number
+// minus the sum of the others, to within rounding. It is 0 for slopes, and for the functions themselves asked for only
+// where all rows meet one window. Sums leave the first out, add the number, and in the second case take the first's
+// coefficient from the others'.
+template <class T>
 struct Relief {
   int skipped;  // functions at the front of the window: none or one
   bool taken;
+  T number;
 };
 
-// Of a segment; of all that there are where rows are not sorted, since they meet one window.
+// Of slopes, or of functions, in a segment; in all that there are where rows are not sorted.
 template <class T>
-inline Relief relief(const Basis<T>& basis, int64_t input, int segment) {
-  if (basis.n == 1) return {0, false};
+inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool slopes = true) {
+  if (basis.n == 1) return {};
   const int count = basis.product() && basis.table_segment_stride ? basis.segments : 1;
-  bool zero = true, sums = true;
-  for (int t = basis.product() ? 0 : segment, end = t + count; t < end; ++t) {
-    const T* table = basis.table + input * basis.table_stride + t * basis.table_segment_stride;
-    T largest = 0;
-    for (int k = 0; k < basis.n * basis.m; ++k) largest = std::max(largest, std::abs(table[k]));
-    const T rounding = basis.n * std::numeric_limits<T>::epsilon() * largest;
-    for (int f = 0; f < basis.m; ++f) {
-      T sum = 0;
-      for (int j = 0; j < basis.n; ++j) sum += table[j * basis.m + f];
-      zero = zero && std::abs(table[f]) <= rounding, sums = sums && std::abs(sum) <= rounding;
+  const int first = basis.product() ? 0 : segment, ones = basis.kind == HARMONIC || basis.m == 1 ? 1 : 2;  // features that make up 1
+  const T* tables = basis.table + input * basis.table_stride + first * basis.table_segment_stride;
+  auto sum = [&](const T* table, int functions, int f) {
+    T total = 0;
+    for (int j = 0; j < functions; ++j) total += table[j * basis.m + f];
+    return total;
+  };
+  for (const int functions : {1, basis.n}) {
+    const T number = slopes ? T(0) : sum(tables, functions, 0);
+    bool constant = true;
+    for (int t = 0; t < count; ++t) {
+      const T* table = tables + t * basis.table_segment_stride;
+      T largest = 0;
+      for (int k = 0; k < basis.n * basis.m; ++k) largest = std::max(largest, std::abs(table[k]));
+      const T rounding = basis.n * std::numeric_limits<T>::epsilon() * largest;
+      for (int f = 0; f < basis.m; ++f)
+        constant = constant && std::abs(sum(table, functions, f) - (f < ones ? number : T(0))) <= rounding;
     }
+    if (constant) return {1, functions > 1, number};
   }
-  return {zero || sums, sums && !zero};
+  return {};
+}
+
+// Of the functions themselves.
+template <class T>
+inline Relief<T> constants(const Basis<T>& basis) {
+  return basis.product() && !basis.table_stride ? relief(basis, 0, 0, false) : Relief<T>{};
+}
+
+// What is left of a basis without the first function of its one window.
+template <class T>
+inline Basis<T> without_first(Basis<T> basis) {
+  basis.table += basis.m, --basis.n, --basis.size;
+  return basis;
 }
 
 // The coefficients of the functions from j on that are left; read(w, k) loads those of functions k and on.
 template <class T, int N, int Q, class Read>
-inline void load_relieved(Vector<T> (&w)[N][Q], const Relief& relief, int j, Read&& read) {
+inline void load_relieved(Vector<T> (&w)[N][Q], const Relief<T>& relief, int j, Read&& read) {
   read(w, relief.skipped + j);
   if (!relief.taken) return;
   Vector<T> first[1][Q];

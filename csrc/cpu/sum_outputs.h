@@ -31,7 +31,7 @@ inline Blocks<T> pack_columns(const S* from, int64_t ld, int rows, int64_t outpu
 
 // to[slot, function, outputs]: the coefficients that are left to a product.
 template <class T, class S>
-inline void relieve(const Problem<T>& p, const Relief& relief, int slots, const S* w, T* to) {
+inline void relieve(const Problem<T>& p, const Relief<T>& relief, int slots, const S* w, T* to) {
   for (int slot = 0; slot < slots; ++slot, w += p.basis.size * p.outputs)
     for (int j = relief.skipped; j < p.basis.n; ++j, to += p.outputs)
       for (int64_t o = 0; o < p.outputs; ++o)
@@ -89,7 +89,7 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
   const int rows = tile.rows;
   if (p.basis.product()) {
     T* t = reinterpret_cast<T*>(room.partial);
-    const Relief of = relief(p.basis, input, 0);
+    const Relief<T> of = relief(p.basis, input, 0);
     if (!of.skipped || p.basis.table_stride) return multiply_outputs<T>(p, tile, 0, slots, coefficients, g, t, room.columns);
     relieve(p, of, slots, coefficients, room.relieved);
     return multiply_outputs<T>(p, tile, 1, slots, room.relieved, g, t, room.columns);
@@ -100,7 +100,7 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
     for (int t = 0; t < tile.segments; ++t) {
       const int count = begin[t + 1] - begin[t];
       if (count == 0) continue;
-      const Relief of = relief(p.basis, input + k, t);
+      const Relief<T> of = relief(p.basis, input + k, t);
       over_wide_blocks<T>(tile.n - of.skipped, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
         Vector<T> window[N][Q];
         load_relieved<T>(window, of, j, [&](auto& to, int k) {
