@@ -67,6 +67,7 @@ def ends_of(basis, SHAPE: tl.constexpr):
 @triton.constexpr_function
 def holds(shape, count):
     """Whether every thread holds the table of `count` functions in registers."""
+    shape = Shape(*shape)  # Triton 3.6 hands a plain tuple
     rows = count if shape.n == shape.size else shape.n
     return shape.tables == 1 and not shape.own_table and rows * shape.m <= MOST_HELD
 

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .basis import ends_of, rows_held, value
 from .patches import tapped, taps
-from .tiles import at, met
+from .tiles import Tile, at, met
 
 
 @triton.jit
@@ -60,6 +60,7 @@ def apart(tile):
     Such products have no tensor cores to fill, and for sm_100 Triton 3.7 rounds a factor that was joined from
     several tiles to TF32, whatever is asked of it.
     """
+    tile = Tile(*tile)
     return tile.factor == tl.float32 and tile.precision == "ieee"
 
 
@@ -69,6 +70,7 @@ def rest(size, tile):
 
     Powers of two, the largest first; the last may count functions that are not there: `tl.dot` wants 16.
     """
+    tile = Tile(*tile)
     found, first, least = [], size // tile.functions * tile.functions, max(1, 16 // tile.inputs)
     while first < size:
         count = max(1 << ((size - first).bit_length() - 1), least)

@@ -1,5 +1,6 @@
 """Convolutions: rows of the form that are places of images, and the places that taps reach from them."""
 
+import math
 from typing import NamedTuple
 
 import triton
@@ -35,20 +36,20 @@ class Patch(NamedTuple):
 @triton.constexpr_function
 def taps(patch):
     """Of a kernel; rows that are no pixels have one."""
-    return 1 if patch is None else patch.first.taps * patch.second.taps * patch.third.taps
+    return 1 if patch is None else math.prod(Axis(*axis).taps for axis in patch)
 
 
 @triton.constexpr_function
-def down(axis):
-    """By what places are divided."""
-    return axis.down
+def axis_of(patch, number):
+    """First, second or third."""
+    return Axis(*patch[number])
 
 
 @triton.jit
 def reached(place, tap, side, AXIS: tl.constexpr):
     """The place that a tap reaches along an axis, and whether there is one."""
     at = place * AXIS.up + tap * AXIS.reach + AXIS.shift
-    if down(AXIS) > 1:
+    if AXIS.down > 1:
         there = (at >= 0) & (at % AXIS.down == 0)
         at = at // AXIS.down
         return at, there & (at < side)
@@ -59,13 +60,14 @@ def reached(place, tap, side, AXIS: tl.constexpr):
 @triton.jit
 def tapped(t, sizes, e, row, column, tap, PATCH: tl.constexpr):
     """Pointers to what a tap reaches of t from the places that are rows, and whether there is anything."""
-    SECOND: tl.constexpr = PATCH.second.taps
-    THIRD: tl.constexpr = PATCH.third.taps
+    FIRST: tl.constexpr = axis_of(PATCH, 0)
+    SECOND: tl.constexpr = axis_of(PATCH, 1)
+    THIRD: tl.constexpr = axis_of(PATCH, 2)
     a = row % (sizes.own0 * sizes.own1 * sizes.own2)
     image = row // (sizes.own0 * sizes.own1 * sizes.own2)
-    at0, there0 = reached(a // (sizes.own2 * sizes.own1), tap // (THIRD * SECOND), sizes.other0, PATCH.first)
-    at1, there1 = reached(a // sizes.own2 % sizes.own1, tap // THIRD % SECOND, sizes.other1, PATCH.second)
-    at2, there2 = reached(a % sizes.own2, tap % THIRD, sizes.other2, PATCH.third)
+    at0, there0 = reached(a // (sizes.own2 * sizes.own1), tap // (THIRD.taps * SECOND.taps), sizes.other0, FIRST)
+    at1, there1 = reached(a // sizes.own2 % sizes.own1, tap // THIRD.taps % SECOND.taps, sizes.other1, SECOND)
+    at2, there2 = reached(a % sizes.own2, tap % THIRD.taps, sizes.other2, THIRD)
     place = (at0.to(tl.int64) * sizes.other1 + at1) * sizes.other2 + at2
     base = t.data + e.to(tl.int64) * t.group + image.to(tl.int64) * t.row
     return base + column.to(tl.int64) * t.column + place, there0 & there1 & there2

@@ -7,14 +7,15 @@ parts, times g, are what the gradients inside a part begin with. No factor is di
 import triton
 import triton.language as tl
 
-from .basis import Basis, ends_of, rows_held, value
+from .basis import Basis, Shape, ends_of, rows_held, value
 from .dense import functions
-from .tiles import at, met
+from .tiles import Tile, at, met
 
 
 @triton.constexpr_function
 def few(shape, tile):
     """Whether a table is small enough to be held in registers, of which gradients need many."""
+    shape, tile = Shape(*shape), Tile(*tile)
     return shape.n * shape.m * (2 if tile.factor == tl.float64 else 1) <= 32
 
 
