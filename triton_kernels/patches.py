@@ -65,9 +65,10 @@ def tapped(t, sizes, e, row, column, tap, PATCH: tl.constexpr):
     THIRD: tl.constexpr = axis_of(PATCH, 2)
     a = row % (sizes.own0 * sizes.own1 * sizes.own2)
     image = row // (sizes.own0 * sizes.own1 * sizes.own2)
-    at0, there0 = reached(a // (sizes.own2 * sizes.own1), tap // (THIRD.taps * SECOND.taps), sizes.other0, FIRST)
-    at1, there1 = reached(a // sizes.own2 % sizes.own1, tap // THIRD.taps % SECOND.taps, sizes.other1, SECOND)
-    at2, there2 = reached(a % sizes.own2, tap % THIRD.taps, sizes.other2, THIRD)
+    tap0, tap1, tap2 = tap // THIRD.taps // SECOND.taps, tap // THIRD.taps % SECOND.taps, tap % THIRD.taps
+    at0, there0 = reached(a // (sizes.own2 * sizes.own1), tap0, sizes.other0, FIRST)
+    at1, there1 = reached(a // sizes.own2 % sizes.own1, tap1, sizes.other1, SECOND)
+    at2, there2 = reached(a % sizes.own2, tap2, sizes.other2, THIRD)
     place = (at0.to(tl.int64) * sizes.other1 + at1) * sizes.other2 + at2
     base = t.data + e.to(tl.int64) * t.group + image.to(tl.int64) * t.row
     return base + column.to(tl.int64) * t.column + place, there0 & there1 & there2
