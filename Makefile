@@ -48,7 +48,7 @@ test-portable: $(READY) ## Run the tests of results on the baseline kernels, and
 # and long products once.
 test-triton: $(READY) ## Run the tests of results on the Triton kernels, in Triton's interpreter
 	@echo "==> Triton kernels, interpreted"
-	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --backend triton tests/test_triton.py tests/test_conformance.py tests/test_golden.py \
+	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --backend triton tests/test_triton.py tests/test_library.py tests/test_conformance.py tests/test_golden.py \
 		tests/test_conv_kernels.py -k 'not reference and not cpu and not (test_conformance and bfloat16) and not (test_contractions and not float32)' $(ARGS)
 	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) tests/test_products.py -k 'triton and not (test_kernels and not float32) and not (long and not lagrange-extrapolate)' $(ARGS)
 

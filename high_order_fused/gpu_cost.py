@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# By how much a dense tile multiplies faster than a gather, a function of an input and an output at a time.
-# A gather reaches a quarter of float32's peak: shared with every number it multiplies is a load.
-DENSE_OVER_GATHER = {"ieee": 2, "tf32": 24, "16 bits": 40}
+# By how much a dense product is faster than a gather, a function of an input and an output at a time, as measured
+# on an H100 (docs/performance.md): shared with every number that a gather multiplies is a load.
+DENSE_OVER_GATHER = {"ieee": 4, "tf32x3": 8, "bf16x3": 24, "tf32": 24, "16 bits": 40}
 
 
 @contextmanager
@@ -20,6 +20,11 @@ def prefer(kind: str) -> Iterator[None]:
 
 
 _preferred = "auto"
+
+
+def preferred() -> str:
+    """The kind of kernels that runs wherever there is such a one, or "auto"."""
+    return _preferred
 
 
 def gathers(gathered: int, multiplied: int, precision: str, hopeless: bool = False) -> bool:

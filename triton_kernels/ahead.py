@@ -12,7 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from .basis import Basis, Shape
-from .choice import Choice
+from .choice import Choice, function
 from .patches import Patch
 from .tiles import Rows, Sizes
 
@@ -72,7 +72,7 @@ def _options(how: Choice) -> dict[str, int]:
 
 def _source(how: Choice, shape: Shape, dtype: torch.dtype, scaled: bool, patch: Patch | None) -> ASTSource:
     """The kernel with the types and the divisibilities that launches of usual layers have."""
-    kernel = how.function
+    kernel = function(how.kernel)
     compute = "*fp64" if dtype == torch.float64 else "*fp32"
     pointer = f"*{_NAMES[dtype]}"
     unit = "constexpr" if patch is None else "i32"  # 1, or the places of an image

@@ -1,9 +1,10 @@
 """The cost model: which kernel, in which tiles, for a contraction of given sizes.
 
-Estimates from compiled code and published rates, none of them measured on a device.
+Tiles and limits are those that were fastest on an H100 (docs/performance.md); elsewhere they are guesses.
 """
 
 from collections.abc import Collection
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +12,12 @@ import triton.language as tl
 
 from high_order_fused.gpu_cost import gathers, parts
 
-from . import dense, gather, product
+from . import dense, expansion, gather, product
 from .basis import Shape
+from .library import allowed as library_allowed
 from .tiles import Sizes, Tile
 
+LIBRARY_WORK = 2**29  # multiplications from which on launches are not what counts
 MOST_FUNCTIONS = 64  # of one input, in dense tiles that take all of them: longer kernels compile for minutes
 
 
@@ -30,7 +33,7 @@ _HALF = (tl.bfloat16, tl.float16)
 
 
 class Choice(NamedTuple):
-    """A kernel of dense.py, gather.py or product.py, its tile, its launch, the parts its sum is cut into."""
+    """A kernel, its tile, its launch, the parts its sum is cut into."""
 
     kernel: str
     tile: Tile
@@ -39,12 +42,16 @@ class Choice(NamedTuple):
     parts: int = 1
 
     @property
-    def function(self) -> Any:
-        """The kernel itself."""
-        for home in (dense, gather):
-            if hasattr(home, self.kernel):
-                return getattr(home, self.kernel)
-        return getattr(product, self.kernel)
+    def library(self) -> bool:
+        """Whether the library makes the product, of what the kernel writes."""
+        return self.kernel == "expand"
+
+
+@cache
+def function(kernel: str) -> Any:
+    """The kernel of that name."""
+    homes = (dense, gather, expansion, product)
+    return next(getattr(home, kernel) for home in homes if hasattr(home, kernel))
 
 
 def chosen(
@@ -56,57 +63,98 @@ def chosen(
     processors: int,
     spilled: Collection[Choice] = (),
     images: bool = False,
+    amd: bool = False,
 ) -> Choice:
     """How `contraction` of factors in `dtype` runs on so many multiprocessors.
 
     spilled: choices, of one part, whose compiled code was seen to spill registers. images: rows are the
-    places of a convolution's images, for which there are no gathers.
+    places of a convolution's images, for which there are no gathers. amd: for such a device.
     """
     if contraction.startswith("product"):
         tiles = _without(spilled, _product(contraction, shape, dtype))
         return tiles._replace(parts=_product_parts(contraction, groups, sizes, shape, tiles.tile, processors))
-    precision = (
-        "16 bits" if dtype.itemsize == 2 else _float32_precision() if dtype == torch.float32 else "ieee"
-    )
-    tiles = _without(spilled, _dense(contraction, shape, dtype, precision, images))
-    hopeless = tiles in spilled  # down to the smallest
-    if contraction == "sum_batch":
-        return _sum_batch(groups, sizes, shape, tiles, processors)
-    padded = -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
-    if images:
-        return tiles
-    hopeless = hopeless or shape.size > MOST_FUNCTIONS
-    if gathers(sizes.batch * shape.n, padded * shape.size, precision, hopeless):
-        gather = _without(spilled, _gather(contraction))
-        return gather._replace(parts=_gather_parts(contraction, groups, sizes, gather.tile, processors))
-    return tiles
+    precision = _precision(contraction, dtype, amd)
+    tiles = _without(spilled, _dense(contraction, sizes, shape, dtype, precision, images))
+    library = not images and contraction != "sum_outputs" and _by_library(sizes, shape)
+    if contraction != "sum_batch" and not images:
+        padded = sizes.batch if library else -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
+        hopeless = not library and (tiles in spilled or shape.size > MOST_FUNCTIONS)  # down to the smallest
+        if gathers(sizes.batch * shape.n, padded * shape.size, precision, hopeless):
+            gather = _without(spilled, _gather(contraction))
+            return gather._replace(parts=_gather_parts(contraction, groups, sizes, gather.tile, processors))
+    if library:
+        return written_out(sizes, shape, dtype)
+    return _sum_batch(groups, sizes, shape, tiles, processors) if contraction == "sum_batch" else tiles
 
 
-def _float32_precision() -> str:
-    """Tensor cores round float32 to 10 bits: only where torch's own products may."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+def _precision(contraction: str, dtype: torch.dtype, amd: bool) -> str:
+    """How factors are multiplied: float32 as three products of tensor cores, which lose nothing of it.
+
+    Each of them takes a number's high or low half, in TF32, or in bfloat16 where torch's own may lose bits.
+    There TF32 alone is faster only where coefficients lie as tensor cores read them.
+    """
+    if dtype.itemsize == 2:
+        return "16 bits"
+    if dtype == torch.float64:
+        return "ieee"
+    if torch.get_float32_matmul_precision() == "highest":
+        return "ieee" if amd else "tf32x3"
+    return "tf32" if contraction == "sum_outputs" or amd else "bf16x3"
 
 
-def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str, images: bool) -> Choice:
-    """The largest tile whose compiled code keeps all of its numbers in registers."""
+def _by_library(sizes: Sizes, shape: Shape) -> bool:
+    """Whether the library's product of written out functions is faster than tiles that make them.
+
+    Its functions are written and read again, which many outputs pay for, and it takes more launches.
+    """
+    work = sizes.batch * sizes.inputs * shape.size * sizes.outputs
+    return library_allowed() and sizes.outputs >= 64 and work >= LIBRARY_WORK
+
+
+def written_out(sizes: Sizes, shape: Shape, dtype: torch.dtype) -> Choice:
+    """What writes functions out for the library, in tiles of 512 points."""
+    inputs = min(64, 1 << (sizes.inputs - 1).bit_length())
+    functions = min(8, 1 << (shape.size - 1).bit_length())
+    tile = Tile(512 // inputs, inputs, 1, functions, "ieee", _FACTORS[dtype])
+    return Choice("expand", tile, 4, 1)
+
+
+def _dense(
+    contraction: str, sizes: Sizes, shape: Shape, dtype: torch.dtype, precision: str, images: bool
+) -> Choice:
+    """The fastest tile of those measured, if its compiled code keeps all of its numbers in registers."""
     held = shape.tables == 1 and not shape.own_table  # table rows can stay in registers for the whole loop
     simple = held and shape.n == shape.size and shape.m <= 8
     by_batch, by_outputs = contraction == "sum_batch", contraction == "sum_outputs"
-    warps = 4
+    many, warps, stages = shape.size >= 8, 4, 1
     if dtype == torch.float64:
         rows, inputs, outputs, functions = 32 if simple else 16, 8, 32 if shape.m <= 8 else 16, 2
     elif precision == "ieee":
         rows, inputs, outputs, functions = 64, 16, 32 if by_outputs and not simple else 64, 4
         if by_batch:
             rows, inputs, functions = 64 if held else 32, 32, 1
+    elif (
+        by_outputs
+    ):  # a product, and functions once at its end: the only loop whose loads gain by being ahead
+        rows, inputs, outputs, functions = 64, 16, 128 if precision == "16 bits" else 64, 4
+        if precision == "16 bits" and many:
+            functions = 8
+        elif precision != "tf32x3":
+            rows, warps, stages = 128, 8, 2
+    elif by_batch:
+        rows, inputs, outputs, functions = 64, 16, 64 if precision == "tf32x3" else 128, 4
+        if precision == "16 bits" and shape.size >= 16:
+            inputs, functions = 8, 16
+        elif precision == "bf16x3" and many:
+            rows, inputs, functions, warps = 128, 8, 8, 8
+    elif precision == "16 bits":
+        rows, inputs, outputs, functions = 64, 16, 128, 4
+        if many:
+            rows, inputs, outputs, functions, warps = (
+                (128, 8, 256, 8, 8) if sizes.outputs >= 256 else (64, 8, 128, 8, 4)
+            )
     else:
-        rows, inputs, outputs, functions, warps = 128, 8, 64 if precision == "tf32" else 128, 8, 8
-        if simple and shape.m <= 4:
-            inputs = 16
-        if by_batch:
-            rows = 64 if held else 32
-        if by_outputs and not held:
-            rows, functions = 64, 4
+        rows, inputs, outputs, functions, warps = (128, 8, 128, 8, 8) if many else (128, 16, 128, 4, 8)
     if shape.m > 8:
         rows, functions = min(rows, 32 if precision == "ieee" else 64), min(functions, 4)
         if dtype == torch.float64:
@@ -117,13 +165,19 @@ def _dense(contraction: str, shape: Shape, dtype: torch.dtype, precision: str, i
         rows = 32  # of fewer, ptxas settles on 72 registers and spills
     if images and by_outputs:  # every number of g has an address of its own
         rows, outputs = min(rows, 32 if precision == "ieee" else 64), 64 if precision == "16 bits" else 32
-        functions = min(functions, 4)
+        functions, stages = min(functions, 4), 1
     functions = min(functions, 1 << (shape.size.bit_length() - 1))
     functions = max(functions, 16 // inputs)
-    # a pipelined loop copies every number of gathered tables ahead into shared memory
-    stages = 2 if simple and not (precision == "ieee" and (by_batch or shape.m > 4)) else 1
-    tile = Tile(rows, inputs, outputs, functions, "tf32" if precision == "tf32" else "ieee", _FACTORS[dtype])
+    warps = _warps(warps, rows)
+    tile = Tile(
+        rows, inputs, outputs, functions, "ieee" if precision == "16 bits" else precision, _FACTORS[dtype]
+    )
     return Choice(f"{contraction}_dense", tile, warps, stages)
+
+
+def _warps(warps: int, rows: int) -> int:
+    """At most one for each 16 rows, but four: of a factor in registers a warp has 16 rows."""
+    return min(warps, max(4, rows // 16))
 
 
 def _without(spilled: Collection[Choice], how: Choice) -> Choice:
@@ -144,14 +198,15 @@ def smaller(how: Choice) -> Choice | None:
         return _smaller_product(how)
     if how.kernel.endswith("gather"):
         return how._replace(tile=tile._replace(outputs=tile.outputs // 2)) if tile.outputs > 16 else None
-    if tile.rows > (64 if tile.precision == "tf32" or tile.factor in _HALF else 16):
-        return how._replace(tile=tile._replace(rows=tile.rows // 2))
+    fewer = how._replace(tile=tile._replace(rows=tile.rows // 2), warps=_warps(how.warps, tile.rows // 2))
+    if tile.rows > (64 if tile.precision != "ieee" or tile.factor in _HALF else 16):
+        return fewer
     if tile.functions > max(1, 16 // tile.inputs):
         return how._replace(tile=tile._replace(functions=tile.functions // 2))
     if tile.outputs > 16:
         return how._replace(tile=tile._replace(outputs=tile.outputs // 2))
     if tile.rows > 16:
-        return how._replace(tile=tile._replace(rows=tile.rows // 2))
+        return fewer
     if how.stages > 1:
         return how._replace(stages=1)
     return None
