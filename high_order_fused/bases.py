@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .basis import OUTSIDE, Basis, uniform_knots, with_outer
 from .checks import choice, count, ends
-from .features import HARMONIC, HOST, POLYNOMIAL, from_values
+from .features import HARMONIC, HOST, POLYNOMIAL, from_values, lobatto_points
 from .features import lobatto as lobatto
+from .operands import placed
 
 Interval = tuple[float, float]
 
@@ -180,7 +181,7 @@ def bspline_values(knots: Tensor, degree: int) -> Tensor:
     Source: Cox-de Boor recurrence in triangular form (The NURBS Book, algorithm A2.2).
     """
     intervals, size = knots.shape[1] - 1, knots.shape[1] - degree - 1
-    u = lobatto(degree + 1, knots.device).to(knots.dtype)
+    u = placed(lobatto_points(degree + 1), knots.dtype, knots.device)
     # any increasing padding does: it only reaches splines that do not exist, and those are dropped below
     step = torch.arange(1, degree + 1, dtype=knots.dtype, device=knots.device)
     padded = torch.cat([knots[:, :1] - step.flip(0), knots, knots[:, -1:] + step], 1)

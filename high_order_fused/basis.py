@@ -89,7 +89,8 @@ class Basis:
 
     @property
     def _differentiation(self) -> Matrix:
-        return differentiation(self.table.shape[-1], self.kind)
+        found: Matrix = differentiation(self.table.shape[-1], self.kind)
+        return found
 
     def derivative(self) -> "Basis":
         """The basis of the derivatives phi_k', over the same coefficients."""

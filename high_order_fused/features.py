@@ -51,19 +51,29 @@ def features(u: Tensor, m: int, kind: int) -> Tensor:
 HOST: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 
-def lobatto(n: int, device: torch.device | str = "cpu") -> Tensor:
+def lobatto(n: int) -> Tensor:
     """n Chebyshev-Lobatto points, ascending from -1 to 1, float64; exactly symmetric; n = 1 gives 0."""
-    points = [math.sin(math.pi / 2 * (2 * i - (n - 1)) / (n - 1)) for i in range(n)] if n > 1 else [0.0]
-    return torch.tensor(points, dtype=torch.float64, device=device)
+    return torch.tensor(lobatto_points(n), **HOST)
 
 
-@lru_cache
+def lobatto_points(n: int) -> tuple[float, ...]:
+    """lobatto(n) as numbers."""
+    return tuple(math.sin(math.pi / 2 * (2 * i - (n - 1)) / (n - 1)) for i in range(n)) if n > 1 else (0.0,)
+
+
+# torch 2.11 cannot trace what makes numbers of tensors
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def from_values(m: int) -> Matrix:
     """The matrix C [m, m] with coefficients = values @ C, for values at the lobatto(m) points.
 
     The rows of the end points and the columns of the hats are exact, so a function that is 0 at an end
     has a coefficient there that is exactly 0.
     """
+    return _from_values(m)
+
+
+@lru_cache
+def _from_values(m: int) -> Matrix:
     values = torch.eye(m, **HOST)
     if m > 2:
         u = lobatto(m)
@@ -76,9 +86,14 @@ def from_values(m: int) -> Matrix:
     return _rows(values)
 
 
-@lru_cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def differentiation(m: int, kind: int) -> Matrix:
     """The matrix D [m, m] with d features / du = D @ features."""
+    return _differentiation(m, kind)
+
+
+@lru_cache
+def _differentiation(m: int, kind: int) -> Matrix:
     d = torch.zeros(m, m, **HOST)
     if kind == HARMONIC:
         for j in range(1, (m + 1) // 2):

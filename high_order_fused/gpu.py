@@ -13,8 +13,8 @@ from .operands import Operands
 _WHOLE = {
     "product": "coefficients met, by index, the product in registers",
     "product_gradients": "products of some inputs at a time, of all others, of each without itself",
-    "conv": "dense tiles over places of the output, the taps as inputs",
-    "conv_gradients": "dense tiles over pixels, the taps as outputs, and over places of the output",
+    "conv": "the library's, of functions written out for some images; small ones dense tiles over places",
+    "conv_gradients": "the library's, of functions written out for some images; small ones dense tiles",
 }
 
 
@@ -42,6 +42,8 @@ def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
     if contraction in _WHOLE:
         return _WHOLE[contraction]
     how = launch.choice(contraction, x, w.shape[-1], w.dtype, basis)
+    if how.library:
+        return "the library's product, of functions written out for some rows at a time"
     tile = how.tile
     kind = "gather (the coefficients met, by index)"
     if how.kernel.endswith("dense"):

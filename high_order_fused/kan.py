@@ -14,7 +14,7 @@ from .basis import lookup_dtype, widened
 from .checks import count, ends
 from .features import POLYNOMIAL, differentiation, from_values
 from .functional import link
-from .operands import FROZEN, Layout, Operands, derivative_tables, watched
+from .operands import FROZEN, Layout, Operands, derivative_tables, placed, watched
 from .reference import expand
 
 
@@ -168,6 +168,8 @@ class KANLinear(nn.Module):
     def _check(self, x: Tensor) -> None:
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: got shape {tuple(x.shape)}, needs [..., {self.in_features}]")
+        if x.device != self.grid.device:
+            raise ValueError(f"x: got device {x.device}, needs that of the layer, {self.grid.device}")
 
     def _basis(self, dtype: torch.dtype) -> Operands:
         """The splines of the grid as it now is; kept between calls, compared with the grid by value.
@@ -188,11 +190,9 @@ class KANLinear(nn.Module):
     @torch.no_grad()
     def _tabulate(self, dtype: torch.dtype) -> Operands:
         order, grid = self.spline_order, self.grid.to(torch.float64)
-        table = bspline_values(grid, order) @ torch.tensor(
-            self._to_features, dtype=grid.dtype, device=grid.device
-        )
+        table = bspline_values(grid, order) @ placed(self._to_features, grid.dtype, grid.device)
         table = functional.pad(table, (0, 0, 0, 0, 1, 1))  # nothing outside
-        domain, knots = grid[:, [0, -1]], widened(grid)
+        domain, knots = torch.stack([grid[:, 0], grid[:, -1]], 1), widened(grid)
         segment = torch.arange(-1, grid.shape[1], device=grid.device)
         start = (segment - order).clamp(0, self.grid_size - 1)
         layout = Layout(POLYNOMIAL, 0, FROZEN, self.grid_size + order, 0)

@@ -1,7 +1,8 @@
 """A basis as a kernel sees it: four tensors and five integers."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,12 +75,25 @@ def differentiate(table: Tensor, knots: Tensor, d: Matrix) -> Tensor:
     d: the differentiation matrix of the features, as numbers, so that a compiler can trace this function.
     A table that all inputs or segments share needs knots that are shared or equidistant.
     """
-    matrix = torch.tensor(d, dtype=table.dtype, device=table.device)
+    matrix = placed(d, table.dtype, table.device)
     width = knots[:, 1:] - knots[:, :-1]
     slope = torch.where(width > 0, 2 / width, 0.0)
     if table.shape[-3] == 1:
         slope = slope[:, :1]
     return table @ matrix * slope[..., None, None]
+
+
+def placed(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers, or rows of them, as a tensor; on a GPU made once, since each copy to there waits for it."""
+    if device.type == "cpu" or torch.compiler.is_compiling() or watched(()):
+        return torch.tensor(numbers, dtype=dtype, device=device)
+    return _kept(numbers, dtype, device)
+
+
+@lru_cache(256)
+def _kept(numbers: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def derivative_tables(table: Tensor, knots: Tensor, d: Matrix, orders: int = 4) -> Tensor:

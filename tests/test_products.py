@@ -136,7 +136,7 @@ def smooth(case="piecewise_lagrange-continuous-linear", rows=3, outputs=2):
     basis = cases.build(case)
     inputs = basis.inputs or 3
     x = cases.points(rows, inputs)
-    near = (x[..., None] - basis.knots.flatten()).abs().amin(-1) < 1e-3
+    near = (x[..., None] - basis.knots.flatten().to(x)).abs().amin(-1) < 1e-3
     x = torch.where(near, x + 3e-3, x).requires_grad_()
     return basis, x, cases.normal(inputs, basis.size, outputs).requires_grad_()
 
