@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# By how much a dense product is faster than a gather, a function of an input and an output at a time: measured on
-# an H100 (docs/performance.md). With every number that a gather multiplies comes a load.
+# By how much a dense product is faster than a gather, a function of an input and an output at a time, on an
+# H100 (docs/performance.md). With every number that a gather multiplies comes a load.
 DENSE_OVER_GATHER = {"ieee": 4, "tf32x3": 8, "bf16x3": 24, "tf32": 24, "16 bits": 40}
 
 

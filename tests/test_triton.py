@@ -74,12 +74,12 @@ def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
     def spilling(call, how, **others):
         launched(call, how, **others)
         seen.append(how)
-        return types.SimpleNamespace(n_spills=how.tile.rows > 16 or how.tile.functions > 1)
+        return types.SimpleNamespace(n_spills=100 * (how.tile.rows > 16 or how.tile.functions > 1))
 
     monkeypatch.setattr(launch.Call, "_launch", spilling)
     monkeypatch.setattr(launch, "_spilled", {})
     with gpu_cost.prefer("dense"):
-        for tried in (5, 1):  # 64, 32, 16 rows of 2 functions, then one
+        for tried in (9, 1):  # fewer rows, functions, outputs, and rows again
             del seen[:]
             y = launch.sum_inputs(x, w, None, operand)
             assert difference(y, reference.sum_inputs(x, w, None, operand)) < 1e-5
@@ -89,7 +89,7 @@ def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
 
     def always_spilling(call, how, **others):
         launched(call, how, **others)
-        return types.SimpleNamespace(n_spills=1)
+        return types.SimpleNamespace(n_spills=100)
 
     monkeypatch.setattr(launch.Call, "_launch", always_spilling)
     y = launch.sum_inputs(x, w, None, operand)  # none is small enough: the first it is
@@ -97,8 +97,8 @@ def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
 
 
 def test_the_cost_model():
-    """Few rows or many functions gather, polynomials and full tiles multiply."""
-    bases = {"spline": hof.bases.bspline(3, 5), "fine": hof.bases.piecewise_lagrange(4, 50)}
+    """Few rows or many functions gather, full tiles multiply, where there is much to do the library does."""
+    bases = {"spline": hof.bases.bspline(3, 5), "fine": hof.bases.piecewise_lagrange(4, 80)}
     bases["polynomial"] = hof.bases.lagrange(4, outside="extrapolate")
 
     def kernel(name, batch):
@@ -106,7 +106,8 @@ def test_the_cost_model():
         return choice.chosen("sum_inputs", 1, Sizes(batch, 256, 256), shape, torch.bfloat16, 132).kernel
 
     assert kernel("spline", 1) == kernel("polynomial", 1) == "sum_inputs_gather"
-    assert kernel("spline", 4096) == kernel("polynomial", 4096) == "sum_inputs_dense"
+    assert kernel("spline", 512) == kernel("polynomial", 512) == "sum_inputs_dense"
+    assert kernel("spline", 4096) == kernel("polynomial", 4096) == "expand"
     assert kernel("fine", 4096) == "sum_inputs_gather"
 
 

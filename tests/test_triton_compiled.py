@@ -49,13 +49,7 @@ TYPES = {  # storage, and torch's precision of float32 products
     "tf32": (torch.float32, "high"),
     "f64": (torch.float64, "highest"),
 }
-KERNELS = [
-    ("sum_inputs", 1),
-    ("sum_outputs", 1),
-    ("sum_inputs", 65536),
-    ("sum_outputs", 65536),
-    ("sum_batch", 65536),
-]
+KERNELS = [("sum_inputs", 1), ("sum_outputs", 1), ("sum_inputs", 64), ("sum_outputs", 64), ("sum_batch", 64)]
 MATRIX = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "mfma"}
 SCALED = [False, True]
 TARGETS = [] if triton.knobs.runtime.interpret else [*ahead.TARGETS]
@@ -89,23 +83,25 @@ def check(base, name, kernel, target, scaled=False, patch=None):
     before, spilled, found = torch.get_float32_matmul_precision(), set(), None
     torch.set_float32_matmul_precision(precision)
     try:
-        while found is None or (found.spilled and (scaled or patch or base in OTHERS)):
+        usual = target == "sm_90" and not (scaled or patch or base in OTHERS or name == "f64")
+        while found is None or (found.spilled > launch.FEW_SPILLS and not usual):
             sizes, images = Sizes(batch, 256, 256), patch is not None
-            how = choice.chosen(contraction, 1, sizes, shape, dtype, 132, spilled, images)
+            amd = target.startswith("gfx")
+            how = choice.chosen(contraction, 1, sizes, shape, dtype, 132, spilled, images, amd)
             if how._replace(parts=1) in spilled:
                 break  # there is no smaller one
             spilled.add(how._replace(parts=1))
             found = ahead.read(how, shape, dtype, target, scaled, patch)
     finally:
         torch.set_float32_matmul_precision(before)
-    assert found.spilled == 0, f"{how} and {len(spilled) - 1} larger ones"
+    assert found.spilled <= launch.FEW_SPILLS, f"{how} and {len(spilled) - 1} larger ones"
     assert found.shared <= ahead.SHARED[target] * 1024
     if how.kernel.endswith("dense") and name in ("bf16", "f16", "tf32"):
         # a smaller tile may be too small for the widest instructions
         wanted = (MATRIX[target],) if len(spilled) == 1 else (MATRIX[target], "HMMA")
         assert any(instruction in found.matrix for instruction in wanted)
-    if name == "f32" and target.startswith("sm"):
-        assert found.matrix == {}  # those that take float32 round it
+    if name == "f32" and target.startswith("sm"):  # what takes float32 rounds it: three products lose nothing
+        assert how.tile.precision == "tf32x3" or found.matrix == {}
 
 
 NAMES = ("base", "name", "kernel", "target", "scaled")
@@ -137,6 +133,19 @@ def test_sample_of_convolutions(base, name, kernel, target):
 @pytest.mark.parametrize(NAMES[:4], CONVOLUTIONS)
 def test_every_choice_of_convolutions(base, name, kernel, target):
     check_convolution(base, name, kernel, target)
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS if target in ("sm_90", "gfx942")])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("base", ["polynomial-linear", "fourier", "continuous", "knots", "spline-3-fine"])
+def test_what_is_written_out_for_the_library(base, dtype, target):
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    make = BASES.get(base) or OTHERS[base]
+    shape = launch._shape(make().operands(compute, torch.device("cpu")))
+    for kernel in ("expand", "contract"):
+        how = choice.written_out(Sizes(4096, 256, 256), shape, dtype)._replace(kernel=kernel)
+        found = ahead.read(how, shape, dtype, target)
+        assert found.spilled <= launch.FEW_SPILLS and found.shared <= 32 * 1024
 
 
 @pytest.mark.parametrize(NAMES[:4], PRODUCTS[::53])

@@ -81,7 +81,7 @@ def _source(how: Choice, shape: Shape, dtype: torch.dtype, scaled: bool, patch: 
     types: dict[str, Any] = {
         **dict.fromkeys(("x", "g", "s"), rows),
         **dict.fromkeys(("y", "r"), rows if whole else pointer),
-        **dict.fromkeys(("w", "v"), pointer),
+        **dict.fromkeys(("w", "v", "phi", "t"), pointer),
         **dict.fromkeys(("q", "h"), compute),
         "basis": Basis(compute, compute, compute, "*i64"),
         "sizes": Sizes("i32", "i32", "i32", *(unit,) * 6),
