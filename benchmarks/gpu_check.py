@@ -29,12 +29,14 @@ RESULTS = (
     "tests/test_conformance.py",
     "tests/test_golden.py",
     "tests/test_triton.py",
+    "tests/test_library.py",
     "tests/test_cuda.py",
     "tests/test_gpu.py",
     "tests/test_conv_kernels.py",
     "tests/test_products.py",
 )
 SANITIZED = "ragged or (test_every_kernel and (spline or fourier) and float32)"
+PARTS = ("tests", "tests, default device", "sanitizer", "races", "cases")
 PROCESSES = 12  # of pytest, side by side: compilation takes most of its time
 
 
@@ -66,20 +68,23 @@ def main(argv: list[str] | None = None) -> int:
         "sanitizer": lambda: sanitized(rehearsal, min(60, clock.left - 90)),
         "races": lambda: sanitized(rehearsal, min(40, clock.left - 90), "racecheck"),
     }
+    wanted: list[str] = options.parts
     report["checks"] = {}
-    for name, part in parts.items():
+    for name in (name for name in parts if name in wanted):
+        part = parts[name]
         print(f"{name} ...", flush=True)
         report["checks"][name] = found = part()
         print(f"{name}: {found.get('summary') or found.get('not_measured')}", flush=True)
         write(report, options.output)
-    report |= {"settings": asdict(_settings(rehearsal)), "cases": [], "not_measured": []}
-    for case in GPU_CASES:
+    settings = _settings(rehearsal, options)
+    report |= {"settings": asdict(settings), "cases": [], "not_measured": []}
+    for case in GPU_CASES if "cases" in wanted else ():
         if clock.left < 15:
             report["not_measured"].append(case.name)
             continue
         sized = case.small() if rehearsal else case
         try:
-            found = measure(sized, _settings(rehearsal), device, lambda text: print(text, flush=True))
+            found = measure(sized, settings, device, lambda text: print(text, flush=True))
             report["cases"].append(found)
             _print_case(found)
         except Exception as error:  # of ours, or no memory for the product that rates are compared with
@@ -148,7 +153,7 @@ def sanitized(rehearsal: bool, seconds: float, what: str = "memcheck") -> dict[s
     if tool is None or rehearsal or seconds < 20:
         return {"not_measured": "compute-sanitizer was not found" if tool is None else "no time was left"}
     device = torch.device("cuda")
-    files: tuple[str, ...] = RESULTS[:4]
+    files: tuple[str, ...] = RESULTS[:5]
     if what == "racecheck":
         files = ("tests/test_cuda.py",)
         if not hof.backends()["cuda"].available:
@@ -215,8 +220,10 @@ def _summary(outputs: list[tuple[int, str]]) -> dict[str, Any]:
     return {"summary": ", ".join(words), "good": not failed, "failures": names[:40]} | counts
 
 
-def _settings(rehearsal: bool) -> Settings:
-    return Settings(rounds=2, budget=0.0, memory=False) if rehearsal else Settings(rounds=11, budget=0.4)
+def _settings(rehearsal: bool, options: argparse.Namespace) -> Settings:
+    if rehearsal:
+        return Settings(rounds=2, budget=0.0, memory=False)
+    return Settings(rounds=11, budget=options.budget, without=tuple(options.without))
 
 
 def _print_case(found: dict[str, Any]) -> None:
@@ -251,6 +258,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--output", type=Path, default=Path(f"{today()}-gpu-check.json"), help="the JSON file")
     add("--limit", type=float, default=520, help="seconds that everything may take (520)")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is run (everything)")
+    add("--without", nargs="+", default=(), help="rivals that are left out")
+    add("--budget", type=float, default=0.4, help="seconds for each contender of a case, twice (0.4)")
     add("--rehearse", action="store_true", help="on a CPU, in Triton's interpreter, with small sizes")
     return parser
 

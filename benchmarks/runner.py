@@ -22,11 +22,15 @@ Tick = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """rounds of alternation; budget: about the seconds a contender may take in each mode of a case."""
+    """rounds of alternation; budget: about the seconds a contender may take in each mode of a case.
+
+    without: rivals by name that are left out.
+    """
 
     rounds: int = 15
     budget: float = 0.6
     memory: bool = True
+    without: tuple[str, ...] = ()
 
 
 def ticks(cases: Iterable[Case], settings: Settings, device: torch.device) -> int:
@@ -58,7 +62,8 @@ def _measure(case: Case, settings: Settings, device: torch.device, tick: Tick) -
     entries: list[dict[str, Any]] = []
     turns: dict[str, dict[str, Turn]] = {}
     ours: Step | None = None
-    others = {rival.name: rival for rival in rivals.rivals(case, device)}
+    everybody = rivals.rivals(case, device)
+    others = {rival.name: rival for rival in everybody if rival.name not in settings.without}
     for name in (OURS, *others):
         same = name == OURS or others[name].same
         tick(f"{case.name}: checking {name}")
