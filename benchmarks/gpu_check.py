@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -193,9 +194,18 @@ def _outputs(running: list["subprocess.Popen[str]"], seconds: float) -> Iterator
             text, _ = process.communicate(timeout=max(1.0, clock.left))
             yield process.returncode, text
         except subprocess.TimeoutExpired:
-            process.kill()
-            text, _ = process.communicate()
-            yield -1, text
+            yield -1, _interrupted(process)
+
+
+def _interrupted(process: "subprocess.Popen[str]") -> str:
+    """What a process says when it is stopped: pytest names the failures so far."""
+    process.send_signal(signal.SIGINT)
+    try:
+        text, _ = process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        text, _ = process.communicate()
+    return text
 
 
 def _summary(outputs: list[tuple[int, str]]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ RIVALS = (
     "expand + GEMM",
     "expand + convolution",
     "torch reference",
+    "ours, CUDA C++",
+    "GEMM of the same size",
 )
 
 
@@ -26,18 +28,18 @@ def table(result: dict[str, Any], name: str) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     ours = next(entry for entry in result["cases"][0]["contenders"] if entry["name"] == "ours")
     gemm = [entry["gemm_gflops"] for entry in result["cases"]]
-    memory = (
-        ", and peak memory of a step after the first (our threads "
-        "keep scratch of a MiB or so each, not counted)"
-        if result["settings"]["memory"]
-        else ""
-    )
-    note = (
-        f"Forward + backward, medians in alternation{memory}; rivals as multiples of ours. "
-        f"{machine(result['stamp'])}, {label(ours)}; a shared machine, "
-        f"whose own matrix product ran at {min(gemm):.0f} to "
-        f"{max(gemm):.0f} GFLOP/s meanwhile. Source: benchmarks/results/{name}"
-    )
+    note = "Forward + backward, medians in alternation"
+    on_cpu = result["stamp"]["device"] == "cpu"
+    if result["settings"]["memory"]:
+        note += ", and peak memory of a step after the first"
+        note += " (our threads keep scratch of a MiB or so each, not counted)" if on_cpu else " on the device"
+    note += f"; rivals as multiples of ours. {machine(result['stamp'])}, {label(ours)}"
+    if on_cpu:
+        note += (
+            f"; a shared machine, whose own matrix product ran at {min(gemm):.0f} to {max(gemm):.0f} "
+            "GFLOP/s meanwhile"
+        )
+    note += f". Source: benchmarks/results/{name}"
     return "\n".join([*lines, "", note])
 
 
@@ -70,5 +72,6 @@ def _row(entry: dict[str, Any], rivals: list[str]) -> list[str]:
 if __name__ == "__main__":
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     content = table(json.loads(source.read_text()), source.name)
-    what = "measured layers" if source.name.endswith("-layers.json") else "measured"
+    kinds = {"-layers.json": "measured layers", "-gpu-check.json": "measured gpu"}
+    what = next((what for end, what in kinds.items() if source.name.endswith(end)), "measured")
     target.write_text(insert(target.read_text(), content, what))

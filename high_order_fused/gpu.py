@@ -13,8 +13,8 @@ from .operands import Operands
 _WHOLE = {
     "product": "coefficients met, by index, the product in registers",
     "product_gradients": "products of some inputs at a time, of all others, of each without itself",
-    "conv": "the library's, of functions written out for some images; small ones dense tiles over places",
-    "conv_gradients": "the library's, of functions written out for some images; small ones dense tiles",
+    "conv": "dense tiles over places of the output, the taps as inputs",
+    "conv_gradients": "dense tiles over pixels, the taps as outputs, and over places of the output",
 }
 
 

@@ -1,6 +1,9 @@
 """The command for machines with a GPU, as far as it can be followed without one."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -23,6 +26,16 @@ def test_what_the_sanitizer_finds_is_a_failure():
     text = "========= Invalid __global__ read of size 4 bytes\n========= ERROR SUMMARY: 1\n== 9 passed ==\n"
     found = gpu_check._summary([(86, text)])
     assert not found["good"] and any("Invalid" in name for name in found["failures"])
+
+
+def test_tests_that_take_too_long_still_name_what_failed(tmp_path):
+    test = tmp_path / "test_slow.py"
+    test.write_text("import time\ndef test_bad(): assert False\ndef test_long(): time.sleep(60)\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(test)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    found = gpu_check._summary(list(gpu_check._outputs([running], 8)))
+    assert not found["good"] and "ran out of time" in found["summary"]
+    assert len(found["failures"]) == 1 and "test_bad" in found["failures"][0]
 
 
 @pytest.mark.slow

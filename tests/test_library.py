@@ -23,6 +23,7 @@ def whatever_the_work(monkeypatch):
     """Few rows at a time, wherever the library can be asked."""
     monkeypatch.setattr(launch, "LIBRARY_WORK", 1)
     monkeypatch.setattr(choice, "LIBRARY_WORK", 1)
+    monkeypatch.setattr(library, "CONVOLVES", True)
     monkeypatch.setattr(launch, "_remembered", lambda globally, *arguments: choice.chosen(*arguments))
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

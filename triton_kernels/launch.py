@@ -285,7 +285,8 @@ def _library_convolves(x: Tensor, w: Tensor, basis: Operands, geometry: Geometry
     work = x.shape[0] * places * taps * groups * channels * functions * outputs
     own = shape.own_domain or shape.own_knots or shape.own_table  # by channels of a group
     return (
-        work >= LIBRARY_WORK
+        library.CONVOLVES
+        and work >= LIBRARY_WORK
         and library.allowed()
         and gpu_cost.preferred() == "auto"
         and not (own and groups > 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from high_order_fused.geometry import Geometry
 
 ROOM = 64 * 2**20  # bytes of functions at a time
+CONVOLVES = False  # until its results have been seen on a device, not in the interpreter alone
 
 # expand(x, s, phi) writes the functions at x [1, B, I], times s, to phi [B, I * K]. contract(x, t, r) takes t
 # [B, I * K] times the functions at x, summed over them. x and r may be images [N, I, *image] of B places.
