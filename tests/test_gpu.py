@@ -116,13 +116,13 @@ def test_exported(layer):
 
 @torch.no_grad()
 def test_a_forward_is_one_launch(monkeypatch):
-    """Of a small layer; of a large one two for as many rows as there is room for."""
+    """Of a small layer; of a large one the functions and the library's, which may cut its sum and add up."""
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
     for basis in (hof.bases.lagrange(4), hof.bases.piecewise_lagrange(4, 5), hof.bases.bspline(3, 5)):
         layer = hof.HighOrderLinear(256, 256, basis).to("cuda")
         small, large = kernels_of(layer, 256), kernels_of(layer, 4096)
         assert len(small) == 1 and "sum_inputs" in small[0], small
-        assert len(large) == 2 and "expand" in large[0], large
+        assert len(large) in (2, 3) and "expand" in large[0], large
 
 
 def kernels_of(layer, rows):
