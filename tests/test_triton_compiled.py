@@ -86,8 +86,8 @@ def check(base, name, kernel, target, scaled=False, patch=None):
         usual = target == "sm_90" and not (scaled or patch or base in OTHERS or name == "f64")
         while found is None or (found.spilled > launch.FEW_SPILLS and not usual):
             sizes, images = Sizes(batch, 256, 256), patch is not None
-            amd = target.startswith("gfx")
-            how = choice.chosen(contraction, 1, sizes, shape, dtype, 132, spilled, images, amd)
+            cores = target.startswith("sm")
+            how = choice.chosen(contraction, 1, sizes, shape, dtype, 132, spilled, images, cores)
             if how._replace(parts=1) in spilled:
                 break  # there is no smaller one
             spilled.add(how._replace(parts=1))

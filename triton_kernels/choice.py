@@ -63,17 +63,18 @@ def chosen(
     processors: int,
     spilled: Collection[Choice] = (),
     images: bool = False,
-    amd: bool = False,
+    cores: bool = True,
 ) -> Choice:
     """How `contraction` of factors in `dtype` runs on so many multiprocessors.
 
     spilled: choices, of one part, whose compiled code was seen to spill registers. images: rows are the
-    places of a convolution's images, for which there are no gathers. amd: for such a device.
+    places of a convolution's images, for which there are no gathers. cores: tensor cores that take
+    float32 rounded to TF32 or bfloat16.
     """
     if contraction.startswith("product"):
         tiles = _without(spilled, _product(contraction, shape, dtype))
         return tiles._replace(parts=_product_parts(contraction, groups, sizes, shape, tiles.tile, processors))
-    precision = _precision(contraction, dtype, amd)
+    precision = _precision(contraction, dtype, cores)
     tiles = _without(spilled, _dense(contraction, sizes, shape, dtype, precision, images))
     library = not images and contraction != "sum_outputs" and _by_library(sizes, shape)
     if contraction != "sum_batch" and not images:
@@ -87,7 +88,7 @@ def chosen(
     return _sum_batch(groups, sizes, shape, tiles, processors) if contraction == "sum_batch" else tiles
 
 
-def _precision(contraction: str, dtype: torch.dtype, amd: bool) -> str:
+def _precision(contraction: str, dtype: torch.dtype, cores: bool) -> str:
     """How factors are multiplied: float32 as three products of tensor cores, which lose nothing of it.
 
     Each of them takes a number's high or low half, in TF32, or in bfloat16 where torch's own may lose bits.
@@ -95,11 +96,12 @@ def _precision(contraction: str, dtype: torch.dtype, amd: bool) -> str:
     """
     if dtype.itemsize == 2:
         return "16 bits"
-    if dtype == torch.float64:
+    rounded = torch.get_float32_matmul_precision() != "highest"
+    if dtype == torch.float64 or not (cores or rounded):
         return "ieee"
-    if torch.get_float32_matmul_precision() == "highest":
-        return "ieee" if amd else "tf32x3"
-    return "tf32" if contraction == "sum_outputs" or amd else "bf16x3"
+    if not rounded:
+        return "tf32x3"
+    return "bf16x3" if cores and contraction != "sum_outputs" else "tf32"
 
 
 def _by_library(sizes: Sizes, shape: Shape) -> bool:

@@ -173,6 +173,7 @@ class Call(NamedTuple):
             _processors(self.x.device),
             frozenset(_spilled.get(self._kind(), ())),
             self.patch is not None,
+            _cores(self.x.device),
         )
 
     def result(self, name: str, like: Tensor, shape: tuple[int, ...], **others: Any) -> Tensor:
@@ -238,7 +239,7 @@ class Call(NamedTuple):
 @lru_cache(4096)
 def _remembered(globally: tuple[Any, ...], *arguments: Any) -> Choice:
     """`chosen`, which also depends on what is set globally."""
-    return chosen(*arguments, amd=bool(torch.version.hip))
+    return chosen(*arguments)
 
 
 def _on(device: torch.device) -> Any:
@@ -377,6 +378,14 @@ def _shape(basis: Operands) -> Shape:
     owns = domain.shape[0] > 1, knots.shape[0] > 1, own > 1
     return Shape(
         layout.kind, layout.uniform, layout.outer, start.shape[0], layout.size, n, m, *owns, segments
+    )
+
+
+@cache
+def _cores(device: torch.device) -> bool:
+    """Whether there are tensor cores for float32; the interpreter has what tests want."""
+    return device.type == "cpu" or (
+        not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 
