@@ -159,6 +159,12 @@ void fill_constants(const Convolution<T>& c, const Band& band, int64_t e, int64_
   });
 }
 
+// What is left out; of one channel it would cost as much as it saves.
+template <class T>
+inline Relief<T> left_out(const Problem<T>& p) {
+  return p.inputs > 1 ? constants(p.basis) : Relief<T>{};
+}
+
 template <class T>
 void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* scratch) {
   const Problem<T>& p = c.own;
@@ -167,7 +173,7 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   // where every window is all coefficients, the rows of all inputs are in one order: their functions are as one's
   const int together = p.basis.product() ? int(std::min<int64_t>(SLOTS, p.inputs)) : 1;
-  const Relief<T> of = constants(p.basis);
+  const Relief<T> of = left_out(p);
   Convolution<T> left = c;
   if (of.skipped) left.own.basis = without_first(p.basis);
   ConvScratch<T> own(left, cut, false, arena);
@@ -300,7 +306,7 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
   const int slots = int(std::min<int64_t>(SLOTS, p.inputs - input));
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   ConvScratch<T> own(c, cut, true, arena);
-  const Relief<T> of = constants(p.basis);
+  const Relief<T> of = left_out(p);
   T* v = c.of_w ? c.of_w + ((part * p.groups + e) * p.inputs + input) * each : nullptr;
   if (v) std::fill_n(v, slots * each, T(0));
   for (int64_t tile = part * cut.each; tile < std::min((part + 1) * cut.each, tiles); ++tile) {
