@@ -58,9 +58,9 @@ if _why is not None:
 else:
     import triton
 
-    from .triton_kernels import launch
+    from .triton_kernels import launch, launcher
 
-    _interpreted = launch.INTERPRETED
+    _interpreted = launcher.INTERPRETED
     detail = f"triton {triton.__version__}" + (", interpreted" if _interpreted else "")
     contractions = (launch.sum_inputs, launch.sum_outputs, launch.sum_batch)
     wholes = {name: getattr(launch, name) for name in _WHOLE}

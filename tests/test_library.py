@@ -12,7 +12,7 @@ from tests.support import difference
 _status = hof.backends()["triton"]
 pytestmark = pytest.mark.skipif(not _status.available, reason=f"triton: {_status.detail}")
 if _status.available:
-    from high_order_fused.triton_kernels import choice, launch, library
+    from high_order_fused.triton_kernels import call, choice, launch, library
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 FAMILIES = [f"{family}-{policies[-1]}" for family, policies in cases.POLICIES.items()]
@@ -24,7 +24,7 @@ def whatever_the_work(monkeypatch):
     monkeypatch.setattr(launch, "LIBRARY_WORK", 1)
     monkeypatch.setattr(choice, "LIBRARY_WORK", 1)
     monkeypatch.setattr(library, "CONVOLVES", True)
-    monkeypatch.setattr(launch, "_remembered", lambda globally, *arguments: choice.chosen(*arguments))
+    monkeypatch.setattr(call, "_remembered", lambda globally, *arguments: choice.chosen(*arguments))
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 

@@ -14,7 +14,7 @@ from tests.support import difference
 _status = hof.backends()["triton"]
 pytestmark = pytest.mark.skipif(not _status.available, reason=f"triton: {_status.detail}")
 if _status.available:
-    from high_order_fused.triton_kernels import choice, launch
+    from high_order_fused.triton_kernels import call, choice, launch
     from high_order_fused.triton_kernels.tiles import Sizes
 
 FAMILIES = [f"{family}-{policies[-1]}" for family, policies in cases.POLICIES.items()]
@@ -68,7 +68,7 @@ def test_sums_in_parts_are_the_same_every_time():
 def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
     basis = cases.build("lagrange-2-zero")
     x, w, _, _, operand = operands(basis, (1, 5, 3, 3), torch.float32)
-    launched = launch.Call._launch
+    launched = call.Call._launch
     seen = []
 
     def spilling(call, how, **others):
@@ -76,8 +76,8 @@ def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
         seen.append(how)
         return types.SimpleNamespace(n_spills=100 * (how.tile.rows > 16 or how.tile.functions > 1))
 
-    monkeypatch.setattr(launch.Call, "_launch", spilling)
-    monkeypatch.setattr(launch, "_spilled", {})
+    monkeypatch.setattr(call.Call, "_launch", spilling)
+    monkeypatch.setattr(call, "_spilled", {})
     with gpu_cost.prefer("dense"):
         for tried in (9, 1):  # fewer rows, functions, outputs, and rows again
             del seen[:]
@@ -85,13 +85,13 @@ def test_a_tile_whose_code_spills_gives_way_to_a_smaller_one(monkeypatch):
             assert difference(y, reference.sum_inputs(x, w, None, operand)) < 1e-5
             assert seen[-1].tile.rows == 16 and seen[-1].tile.functions == 1 and len(seen) <= tried
             assert launch.choice("sum_inputs", x, 3, w.dtype, operand) == seen[-1]
-    monkeypatch.setattr(launch, "_spilled", {})
+    monkeypatch.setattr(call, "_spilled", {})
 
     def always_spilling(call, how, **others):
         launched(call, how, **others)
         return types.SimpleNamespace(n_spills=100)
 
-    monkeypatch.setattr(launch.Call, "_launch", always_spilling)
+    monkeypatch.setattr(call.Call, "_launch", always_spilling)
     y = launch.sum_inputs(x, w, None, operand)  # none is small enough: the first it is
     assert difference(y, reference.sum_inputs(x, w, None, operand)) < 1e-5
 
@@ -101,14 +101,17 @@ def test_the_cost_model():
     bases = {"spline": hof.bases.bspline(3, 5), "fine": hof.bases.piecewise_lagrange(4, 80)}
     bases["polynomial"] = hof.bases.lagrange(4, outside="extrapolate")
 
-    def kernel(name, batch):
-        shape = launch._shape(bases[name].operands(torch.float32, torch.device("cpu")))
-        return choice.chosen("sum_inputs", 1, Sizes(batch, 256, 256), shape, torch.bfloat16, 132).kernel
+    def kernel(name, batch, inputs=256, outputs=256):
+        shape = call.shape_of(bases[name].operands(torch.float32, torch.device("cpu")))
+        sizes = Sizes(batch, inputs, outputs)
+        return choice.chosen("sum_inputs", 1, sizes, shape, torch.bfloat16, 132).kernel
 
     assert kernel("spline", 1) == kernel("polynomial", 1) == "sum_inputs_gather"
     assert kernel("spline", 512) == kernel("polynomial", 512) == "sum_inputs_dense"
     assert kernel("spline", 4096) == kernel("polynomial", 4096) == "expand"
     assert kernel("fine", 4096) == "sum_inputs_gather"
+    assert kernel("spline", 1, 8192, 8192) == "sum_inputs_gather"
+    assert kernel("spline", 4096, 2**17) == "sum_inputs_dense"  # too few rows at a time would find room
 
 
 def test_layers_train_and_explain():

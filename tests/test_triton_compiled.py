@@ -15,7 +15,7 @@ from high_order_fused.geometry import Geometry
 triton = pytest.importorskip("triton", reason="triton is not installed")
 pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="interpreted kernels are not compiled")
 if not triton.knobs.runtime.interpret:
-    from high_order_fused.triton_kernels import ahead, choice, launch
+    from high_order_fused.triton_kernels import ahead, call, choice, launch
     from high_order_fused.triton_kernels.tiles import Sizes
 
 BASES = {
@@ -79,12 +79,12 @@ def check(base, name, kernel, target, scaled=False, patch=None):
     contraction, batch = kernel
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     make = BASES.get(base) or OTHERS[base]
-    shape = launch._shape(make().operands(compute, torch.device("cpu")))
+    shape = call.shape_of(make().operands(compute, torch.device("cpu")))
     before, spilled, found = torch.get_float32_matmul_precision(), set(), None
     torch.set_float32_matmul_precision(precision)
     try:
         usual = target == "sm_90" and not (scaled or patch or base in OTHERS or name == "f64")
-        while found is None or (found.spilled > launch.FEW_SPILLS and not usual):
+        while found is None or (found.spilled > call.FEW_SPILLS and not usual):
             sizes, images = Sizes(batch, 256, 256), patch is not None
             cores = target.startswith("sm")
             how = choice.chosen(contraction, 1, sizes, shape, dtype, 132, spilled, images, cores)
@@ -94,7 +94,7 @@ def check(base, name, kernel, target, scaled=False, patch=None):
             found = ahead.read(how, shape, dtype, target, scaled, patch)
     finally:
         torch.set_float32_matmul_precision(before)
-    assert found.spilled <= launch.FEW_SPILLS, f"{how} and {len(spilled) - 1} larger ones"
+    assert found.spilled <= call.FEW_SPILLS, f"{how} and {len(spilled) - 1} larger ones"
     assert found.shared <= ahead.SHARED[target] * 1024
     if how.kernel.endswith("dense") and name in ("bf16", "f16", "tf32"):
         # a smaller tile may be too small for the widest instructions
@@ -141,11 +141,11 @@ def test_every_choice_of_convolutions(base, name, kernel, target):
 def test_what_is_written_out_for_the_library(base, dtype, target):
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     make = BASES.get(base) or OTHERS[base]
-    shape = launch._shape(make().operands(compute, torch.device("cpu")))
+    shape = call.shape_of(make().operands(compute, torch.device("cpu")))
     for kernel in ("expand", "contract"):
         how = choice.written_out(Sizes(4096, 256, 256), shape, dtype)._replace(kernel=kernel)
         found = ahead.read(how, shape, dtype, target)
-        assert found.spilled <= launch.FEW_SPILLS and found.shared <= 32 * 1024
+        assert found.spilled <= call.FEW_SPILLS and found.shared <= 32 * 1024
 
 
 @pytest.mark.parametrize(NAMES[:4], PRODUCTS[::53])

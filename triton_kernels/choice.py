@@ -14,10 +14,12 @@ from high_order_fused.gpu_cost import gathers, parts
 
 from . import dense, expansion, gather, product
 from .basis import Shape
+from .library import ROOM
 from .library import allowed as library_allowed
 from .tiles import Sizes, Tile
 
 LIBRARY_WORK = 2**29  # multiplications from which on launches are not what counts
+FEW_ROWS = 64  # of so many a product takes as long as of one: it reads all coefficients
 MOST_FUNCTIONS = 64  # of one input, in dense tiles that take all of them: longer kernels compile for minutes
 
 
@@ -76,9 +78,11 @@ def chosen(
         return tiles._replace(parts=_product_parts(contraction, groups, sizes, shape, tiles.tile, processors))
     precision = _precision(contraction, dtype, cores)
     tiles = _without(spilled, _dense(contraction, sizes, shape, dtype, precision, images))
-    library = not images and contraction != "sum_outputs" and _by_library(sizes, shape)
+    library = not images and contraction != "sum_outputs" and _by_library(sizes, shape, dtype)
     if contraction != "sum_batch" and not images:
-        padded = sizes.batch if library else -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
+        padded = (
+            max(sizes.batch, FEW_ROWS) if library else -(-sizes.batch // tiles.tile.rows) * tiles.tile.rows
+        )
         hopeless = not library and (tiles in spilled or shape.size > MOST_FUNCTIONS)  # down to the smallest
         if gathers(sizes.batch * shape.n, padded * shape.size, precision, hopeless):
             gather = _without(spilled, _gather(contraction))
@@ -104,13 +108,15 @@ def _precision(contraction: str, dtype: torch.dtype, cores: bool) -> str:
     return "bf16x3" if cores and contraction != "sum_outputs" else "tf32"
 
 
-def _by_library(sizes: Sizes, shape: Shape) -> bool:
+def _by_library(sizes: Sizes, shape: Shape, dtype: torch.dtype) -> bool:
     """Whether the library's product of written out functions is faster than tiles that make them.
 
     Its functions are written and read again, which many outputs pay for, and it takes more launches.
     """
     work = sizes.batch * sizes.inputs * shape.size * sizes.outputs
-    return library_allowed() and sizes.outputs >= 64 and work >= LIBRARY_WORK
+    fit = ROOM // (sizes.inputs * shape.size * dtype.itemsize)
+    enough = work >= LIBRARY_WORK and sizes.outputs >= 64 and fit >= min(sizes.batch, FEW_ROWS)
+    return enough and library_allowed()
 
 
 def written_out(sizes: Sizes, shape: Shape, dtype: torch.dtype) -> Choice:

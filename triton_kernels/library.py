@@ -47,7 +47,10 @@ def sum_batch(expand: Expand, x: Tensor, g: Tensor, s: Tensor | None, functions:
     with _precise(x):
         for e, total in enumerate(v):
             for phi, rows in _written(expand, x, s, e, inputs * functions, g):
-                total += _product(phi.T, rows)
+                if phi.dtype == total.dtype:
+                    total.addmm_(phi.T, rows)
+                else:
+                    total += _widened(phi.T, rows)
     return v.view(groups, inputs, functions, -1)
 
 
@@ -154,9 +157,10 @@ def _written(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The functions of some rows of a group, in the place of the last, and those rows of another tensor."""
     batch, row = x.shape[1], width * beside.element_size()
-    pieces = max(1, -(-batch * row // ROOM))
-    step = -(-batch // pieces // 128) * 128
-    room = beside.new_empty(min(step, batch), width)
+    most = max(1, ROOM // row)
+    step = -(-batch // -(-batch // most))  # pieces of one size, of whole tiles if there is room
+    step = min(-(-step // 128) * 128, most) if step > 128 else step
+    room = beside.new_empty(step, width)
     one = slice(e, e + 1)
     scales = [None] * -(-batch // step) if s is None else s[one].split(step, 1)
     for points, scale, rows in zip(x[one].split(step, 1), scales, beside[e].split(step), strict=True):
@@ -169,14 +173,11 @@ def _summed(t: Tensor) -> torch.dtype:
     return torch.float64 if t.dtype == torch.float64 else torch.float32
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in the dtype of sums."""
-    dtype = _summed(a)
-    if a.dtype == dtype:
-        return a @ b
+def _widened(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b of 16-bit numbers, in float32."""
     if a.device.type == "cpu":  # under the interpreter
-        return a.to(dtype) @ b.to(dtype)
-    return torch.mm(a, b, out_dtype=dtype)
+        return a.float() @ b.float()
+    return torch.mm(a, b, out_dtype=torch.float32)
 
 
 def _rounding() -> AbstractContextManager[Any]:
