@@ -22,18 +22,22 @@ def interleaved(parts):
 
 
 @triton.jit
+def points_of(sizes, TILE: tl.constexpr):
+    """The only group, the rows and inputs of a tile, and which of them there are."""
+    pid = tl.program_id(0)
+    in_tiles = tl.cdiv(sizes.inputs, TILE.inputs)
+    i = pid % in_tiles * TILE.inputs + tl.arange(0, TILE.inputs)[None, :]
+    row = pid // in_tiles * TILE.rows + tl.arange(0, TILE.rows)[:, None]
+    return pid * 0, row, i, (row < sizes.batch) & (i < sizes.inputs)
+
+
+@triton.jit
 def expand(x, s, phi, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr, SCALED: tl.constexpr):
     """phi [B, I, K]: every function at a tile of x [1, B, I], times s."""
-    BB: tl.constexpr = TILE.rows
-    BI: tl.constexpr = TILE.inputs
     COUNT: tl.constexpr = TILE.functions
     K: tl.constexpr = SHAPE.size
-    in_tiles = tl.cdiv(sizes.inputs, BI)
-    pid = tl.program_id(0)
-    i = pid % in_tiles * BI + tl.arange(0, BI)[None, :]
-    row = pid // in_tiles * BB + tl.arange(0, BB)[:, None]
-    there = (row < sizes.batch) & (i < sizes.inputs)
-    first, table, features = met(x, s, basis, ends_of(basis, SHAPE), sizes, pid * 0, row, i, SHAPE, SCALED)
+    e, row, i, there = points_of(sizes, TILE)
+    first, table, features = met(x, s, basis, ends_of(basis, SHAPE), sizes, e, row, i, SHAPE, SCALED)
     place = phi + (row.to(tl.int64) * sizes.inputs + i) * K
     c = tl.arange(0, COUNT)[None, None, :]
     for block in range((K + COUNT - 1) // COUNT):
@@ -48,18 +52,12 @@ def expand(x, s, phi, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr, SCA
 @triton.jit
 def contract(x, t, r, basis, sizes, SHAPE: tl.constexpr, TILE: tl.constexpr):
     """r [1, B, I]: t [B, I, K] times the functions at x, summed over them."""
-    BB: tl.constexpr = TILE.rows
-    BI: tl.constexpr = TILE.inputs
     N: tl.constexpr = SHAPE.n
-    in_tiles = tl.cdiv(sizes.inputs, BI)
-    pid = tl.program_id(0)
-    i = pid % in_tiles * BI + tl.arange(0, BI)[None, :]
-    row = pid // in_tiles * BB + tl.arange(0, BB)[:, None]
-    there = (row < sizes.batch) & (i < sizes.inputs)
-    first, table, features = met(x, x, basis, ends_of(basis, SHAPE), sizes, pid * 0, row, i, SHAPE)
+    e, row, i, there = points_of(sizes, TILE)
+    first, table, features = met(x, x, basis, ends_of(basis, SHAPE), sizes, e, row, i, SHAPE)
     place = t + (row.to(tl.int64) * sizes.inputs + i) * SHAPE.size + first
-    total = tl.zeros([BB, BI], features[0].dtype)
+    total = tl.zeros_like(features[0])
     for j in range(N):
         reached = tl.load(place + j, mask=there, other=0.0).to(total.dtype)
         total += value(features, table, (), 0, j, SHAPE) * reached
-    tl.store(at(r, pid * 0, row, i), total.to(r.data.dtype.element_ty), mask=there)
+    tl.store(at(r, e, row, i), total.to(r.data.dtype.element_ty), mask=there)
