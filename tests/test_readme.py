@@ -14,6 +14,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_measured_tables_are_those_of_their_sources():
     names = re.findall(r"Source: benchmarks/results/(\S+\.json)", README)
     parts = {"measured": table, "measured layers": table, "measured programs": programs.table}
+    parts["measured gpu"] = table
     for name, (what, made) in zip(names, parts.items(), strict=True):
         result = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
         assert insert(README, made(result, name), what) == README

@@ -14,7 +14,7 @@ from high_order_fused.geometry import Geometry
 from high_order_fused.operands import Operands
 
 from . import library
-from .call import Call, call_of, computable, images_of, on, read, rows_of, shape_of
+from .call import Call, call_of, computable, images_of, on, read, rows_of, shape_of, whole
 from .choice import LIBRARY_WORK, Choice, at_once, written_out
 from .launcher import launch
 from .patches import Axis, Patch
@@ -86,8 +86,8 @@ def _product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands, parts: 
     """Of rows for whose products of parts there is room; that of w in the dtype of the knots."""
     outputs, dtype = w.shape[3], basis.knots.dtype
     tensors = {"x": rows_of(x), "w": read(w)}
-    whole = (x.shape[0], x.shape[1], outputs)
-    q = call_of("product", x, outputs, w.dtype, basis).parts("q", dtype, whole, count=parts, **tensors)
+    shape = (x.shape[0], x.shape[1], outputs)
+    q = call_of("product", x, outputs, w.dtype, basis).parts("q", dtype, shape, count=parts, **tensors)
     tensors["h"] = h = torch.empty_like(q)
     count, tile = h[0].numel() // outputs * triton.cdiv(outputs, 256), Tile(1, 1, 256, 1, "ieee", None)
     arguments = {"q": q, "g": rows_of(g), "h": h, "sizes": Sizes(*x.shape[1:], outputs), "parts": parts}
