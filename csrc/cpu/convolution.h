@@ -2,6 +2,8 @@
 // neighbouring taps stays in registers while its pixels go by, and what a pixel gives goes to where its taps reach.
 #pragma once
 
+#include <bit>
+
 #include "places.h"
 
 namespace hof {
@@ -68,8 +70,8 @@ ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
   const int64_t tiles = cut.image_tiles * cut.bands;
   if (gradients) {
     const int64_t sums = c.own.groups * c.own.inputs * c.own.basis.size * c.taps * c.own.outputs;
-    const int64_t most_parts = std::min(divided(UNITS, blocks), 2097152 / std::max<int64_t>(sums, 1));
-    cut.each = divided(tiles, std::clamp<int64_t>(most_parts, 1, tiles)), cut.parts = divided(tiles, cut.each);
+    const int64_t most_parts = std::min({divided(UNITS, blocks), 2097152 / std::max<int64_t>(sums, 1), tiles});
+    cut.parts = int64_t(std::bit_floor(uint64_t(std::max<int64_t>(most_parts, 1))));  // as many for one thread as for another
     cut.cut.units = blocks * cut.parts;
   } else {
     const int64_t width = Simd<T>::width, widths = divided(c.own.outputs, width);
@@ -309,7 +311,7 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
   const Relief<T> of = left_out(p);
   T* v = c.of_w ? c.of_w + ((part * p.groups + e) * p.inputs + input) * each : nullptr;
   if (v) std::fill_n(v, slots * each, T(0));
-  for (int64_t tile = part * cut.each; tile < std::min((part + 1) * cut.each, tiles); ++tile) {
+  for (int64_t tile = tiles * part / cut.parts; tile < tiles * (part + 1) / cut.parts; ++tile) {
     const Band band = band_of(c, cut, tile, true);
     const int64_t places = band.images * band.lines * c.extent[1] * c.extent[2];
     read_cotangents(c, band, e * p.outputs, places, own.outputs);

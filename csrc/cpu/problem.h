@@ -70,7 +70,8 @@ struct Convolution {
 // How a convolution is cut: tiles of some images, and of some lines along the first axis.
 struct ImageCut {
   int64_t images, image_tiles, lines, bands;
-  int64_t parts, each;  // of its gradients: sums of w, each over so many tiles; else parts of the outputs, each so many
+  int64_t parts;  // of its gradients: sums of w, each over some of the tiles; else of the outputs
+  int64_t each;   // outputs of a part; not of gradients
   Cut cut;
 };
 
