@@ -2,10 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 JOBS ?= 2
+PART ?= 0/1
 ARGS ?=
 
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install -qq --disable-pip-version-check
+PIP := $(PY) -m pip install -qq --disable-pip-version-check --no-compile
 READY := $(VENV)/.high_order_fused
 NATIVE_SOURCES := $(shell find csrc -type f 2>/dev/null)
 
@@ -45,12 +46,12 @@ test-portable: $(READY) ## Run the tests of results on the baseline kernels, and
 		tests/test_layers.py tests/test_kan.py tests/test_errors.py tests/test_fuse.py
 
 # The interpreter computes the 16-bit types in float32; it takes seconds a test, so the contractions' many cases run in float32 alone
-# and long products once.
+# and long products once. PART=0/5 runs every fifth test.
 test-triton: $(READY) ## Run the tests of results on the Triton kernels, in Triton's interpreter
 	@echo "==> Triton kernels, interpreted"
-	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --backend triton tests/test_triton.py tests/test_library.py tests/test_conformance.py tests/test_golden.py \
+	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --backend triton --part $(PART) tests/test_triton.py tests/test_library.py tests/test_conformance.py tests/test_golden.py \
 		tests/test_conv_kernels.py -k 'not reference and not cpu and not (test_conformance and bfloat16) and not (test_contractions and not float32)' $(ARGS)
-	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) tests/test_products.py -k 'triton and not (test_kernels and not float32) and not (long and not lagrange-extrapolate)' $(ARGS)
+	@TRITON_INTERPRET=1 $(PY) -m pytest -n $(JOBS) --part $(PART) tests/test_products.py -k 'triton and not (test_kernels and not float32) and not (long and not lagrange-extrapolate)' $(ARGS)
 
 # A copy of the tree with sanitized kernels; leaks are Python's own and are not looked for.
 test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-behaviour sanitizers

@@ -26,6 +26,7 @@ def pytest_configure(config):
         torch.set_default_device(support.DEVICE)
 
 
+@pytest.hookimpl(trylast=True)  # of those that -k and -m leave
 def pytest_collection_modifyitems(config, items):
     part, parts = map(int, config.getoption("--part").split("/"))
     items[:] = items[part::parts]

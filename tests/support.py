@@ -27,6 +27,11 @@ def seeds(number):
     return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, number))]
 
 
+def sample(values, every):
+    """One of so many in `make test`, all in `make test-all`."""
+    return [v if k % every == 0 else pytest.param(v, marks=pytest.mark.slow) for k, v in enumerate(values)]
+
+
 def golden_names(pattern):
     names = sorted(path.stem for path in DATA.glob(f"{pattern}.npz"))
     assert names, f"no golden file matches {pattern}"
