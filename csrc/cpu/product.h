@@ -30,25 +30,36 @@ inline void meet(const Problem<T>& p, const Problem<T>* slopes, Tile<T>& tile, i
   spread(tile.n);
 }
 
-// f[block] of an edge: sum_j phi[j] w[j, block]; Whole: all outputs of the block exist.
-template <class T, int Q, bool Whole, class S>
+// f[block] of an edge: sum_j phi[j] w[j, block], of N functions, or of n where N is 0; Whole: all outputs of the block
+// exist.
+template <class T, int N, int Q, bool Whole, class S>
 inline void edge(const S* w, int64_t ld, int64_t valid, const T* phi, int n, Vector<T> (&f)[Q]) {
   constexpr int L = Simd<T>::lanes;
   for (int q = 0; q < Q; ++q) f[q] = Vector<T>{};
-  for (int j = 0; j < n; ++j)
+  for (int j = 0; j < (N ? N : n); ++j)
     for (int q = 0; q < Q; ++q) {
       const S* from = w + j * ld + q * L;
       f[q] += (Whole ? load_as<T>(from) : load_some_as<T>(from, valid - q * L)) * phi[j];
     }
 }
 
-// Calls f.template operator()<Q, Whole>(first output) over blocks of the outputs [o, end).
-template <class T, class F>
-inline void over_outputs(int64_t o, int64_t end, F&& f) {
+template <class T, int N, class F>
+inline void over_outputs_of(int64_t o, int64_t end, F&& f) {
   constexpr int L = Simd<T>::lanes, Q = Simd<T>::block;
-  for (; o + Q * L <= end; o += Q * L) f.template operator()<Q, true>(o);
-  for (; o + L <= end; o += L) f.template operator()<1, true>(o);
-  if (o < end) f.template operator()<1, false>(o);
+  for (; o + Q * L <= end; o += Q * L) f.template operator()<N, Q, true>(o);
+  for (; o + L <= end; o += L) f.template operator()<N, 1, true>(o);
+  if (o < end) f.template operator()<0, 1, false>(o);
+}
+
+// Calls f.template operator()<N, Q, Whole>(first output) over blocks of the outputs [o, end); N: 0, or n.
+template <class T, class F>
+inline void over_outputs(int n, int64_t o, int64_t end, F&& f) {
+  switch (n) {
+    case 2: return over_outputs_of<T, 2>(o, end, f);
+    case 3: return over_outputs_of<T, 3>(o, end, f);
+    case 4: return over_outputs_of<T, 4>(o, end, f);
+    default: return over_outputs_of<T, 0>(o, end, f);
+  }
 }
 
 template <class T>
@@ -84,23 +95,23 @@ void run_product(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
   for (int64_t i = 0; i < p.inputs; i += SLOTS)
     meet<T>(p, nullptr, own.tile, e, row, rows, i, int(std::min<int64_t>(SLOTS, p.inputs - i)), own.met);
   with_storage<T>(p.w, p.w_storage, [&](auto* stored) {
-    with_storage<T>(p.result, p.result_storage, [&](auto* result) {
-      const auto* w = stored + e * p.inputs * p.basis.size * p.outputs;
-      over_outputs<T>(0, p.outputs, [&]<int Q, bool Whole>(int64_t o) {
-        constexpr int L = Simd<T>::lanes;
-        for (int r = 0; r < rows; ++r) {
-          Vector<T> product[Q], f[Q];
-          for (int q = 0; q < Q; ++q) product[q] = Vector<T>{} + T(1);
-          for (int64_t i = 0; i < p.inputs; ++i) {
-            const int64_t at = r * p.inputs + i;
-            const auto* window = w + (i * p.basis.size + own.met.first[at]) * p.outputs + o;
-            edge<T, Q, Whole>(window, p.outputs, p.outputs - o, own.met.values + at * n, int(n), f);
-            for (int q = 0; q < Q; ++q) product[q] *= 1 + f[q];
-          }
+    const auto* w = stored + e * p.inputs * p.basis.size * p.outputs;
+    over_outputs<T>(int(n), 0, p.outputs, [&]<int N, int Q, bool Whole>(int64_t o) {
+      constexpr int L = Simd<T>::lanes;
+      for (int r = 0; r < rows; ++r) {
+        Vector<T> product[Q], f[Q];
+        for (int q = 0; q < Q; ++q) product[q] = Vector<T>{} + T(1);
+        for (int64_t i = 0; i < p.inputs; ++i) {
+          const int64_t at = r * p.inputs + i;
+          const auto* window = w + (i * p.basis.size + own.met.first[at]) * p.outputs + o;
+          edge<T, N, Q, Whole>(window, p.outputs, p.outputs - o, own.met.values + at * n, int(n), f);
+          for (int q = 0; q < Q; ++q) product[q] *= 1 + f[q];
+        }
+        with_storage<T>(p.result, p.result_storage, [&](auto* result) {
           auto* to = result + (e * p.batch + row + r) * p.outputs + o;
           for (int q = 0; q < Q; ++q) store_some_as<T>(to + q * L, product[q], p.outputs - o - q * L);
-        }
-      });
+        });
+      }
     });
   });
 }
@@ -115,21 +126,35 @@ struct MeetScratch {
 };
 
 template <class T>
+struct PullScratch {
+  Vector<T> *before, *factor;  // [input][vectors of a block]: the products of the inputs before, and 1 + f
+  Vector<T>* share;            // [input]: of the gradient of x
+
+  PullScratch(const Problem<T>& p, const Cut&, Arena& arena) {
+    constexpr int L = Simd<T>::lanes;
+    before = reinterpret_cast<Vector<T>*>(arena.take<T>(p.inputs * Simd<T>::width));
+    factor = reinterpret_cast<Vector<T>*>(arena.take<T>(p.inputs * Simd<T>::width));
+    share = reinterpret_cast<Vector<T>*>(arena.take<T>((p.inputs + L) * L));
+  }
+};
+
+template <class T>
 Cut cut_product_gradients(const Problem<T>& p, int pass) {
   constexpr int L = Simd<T>::lanes;
   Cut cut{};
   cut.rows = int(std::clamp<int64_t>(8 * PRODUCT_NUMBERS / std::max<int64_t>(p.inputs * 2 * p.basis.n, 1), 1, 256));
   cut.rows = int(std::min<int64_t>(cut.rows, std::max<int64_t>(p.batch, 1)));
   cut.tiles = divided(p.batch, cut.rows);
-  // about eight blocks: more cost shares of the gradient of x, fewer leave threads without work
-  cut.part = std::clamp<int64_t>(padded(divided(p.outputs, 8), L), L, L * Simd<T>::block);
+  // about eight blocks of whole cache lines: more cost shares of the gradient of x, fewer leave threads without work
+  constexpr int line = 64 / int(sizeof(T));
+  cut.part = std::clamp<int64_t>(padded(divided(p.outputs, 8), line), line, std::max(line, L * Simd<T>::block));
   cut.parts = divided(p.outputs, cut.part);
   if (pass == 0) {
     cut.units = divided(p.inputs, SLOTS);
     cut.scratch = bytes_of<MeetScratch<T>>(p, cut.rows);
   } else if (pass == 1) {
     cut.units = cut.parts;
-    cut.scratch = (p.inputs + L) * (cut.part + L) * int64_t(sizeof(T)) + 64;
+    cut.scratch = bytes_of<PullScratch<T>>(p, cut);
   } else {
     cut.units = divided(cut.rows, 16);
   }
@@ -150,36 +175,34 @@ void pull_block(const Problem<T>& p, const S* w, const Cut& cut, const ProductTi
   constexpr int L = Simd<T>::lanes;
   const int64_t I = p.inputs, n = p.basis.n, first_output = unit * cut.part;
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
-  Vector<T>* before = reinterpret_cast<Vector<T>*>(arena.take<T>(I * cut.part));  // products of the inputs before
-  Vector<T>* share = reinterpret_cast<Vector<T>*>(arena.take<T>((I + L) * L));
+  const PullScratch<T> own(p, cut, arena);
+  Vector<T>*const before = own.before, *const factor = own.factor, *const share = own.share;
   for (int r = 0; r < of.rows; ++r) {
     for (int64_t i = 0; i < I + L; ++i) share[i] = Vector<T>{};
     const T* g = static_cast<const T*>(p.g) + of.e * p.g_group + (of.row + r) * p.g_row;
-    over_outputs<T>(first_output, std::min(first_output + cut.part, p.outputs), [&]<int Q, bool Whole>(int64_t o) {
+    over_outputs<T>(int(n), first_output, std::min(first_output + cut.part, p.outputs), [&]<int N, int Q, bool Whole>(int64_t o) {
       const int64_t valid = p.outputs - o;
-      Vector<T> run[Q], f[Q], slope[Q];
+      Vector<T> run[Q], f[Q];
       for (int q = 0; q < Q; ++q) run[q] = Vector<T>{} + T(1);
       for (int64_t i = 0; i < I; ++i) {
         const int64_t at = r * I + i;
-        edge<T, Q, Whole>(w + (i * p.basis.size + of.met.first[at]) * p.outputs + o, p.outputs, valid,
-                          of.met.values + at * 2 * n, int(n), f);
-        for (int q = 0; q < Q; ++q) before[i * Q + q] = run[q], run[q] *= 1 + f[q];
+        edge<T, N, Q, Whole>(w + (i * p.basis.size + of.met.first[at]) * p.outputs + o, p.outputs, valid,
+                             of.met.values + at * 2 * n, int(n), f);
+        for (int q = 0; q < Q; ++q) before[i * Q + q] = run[q], factor[i * Q + q] = 1 + f[q], run[q] *= 1 + f[q];
       }
       for (int q = 0; q < Q; ++q) run[q] = Whole ? load(g + o + q * L) : load_some(g + o + q * L, valid - q * L);
       for (int64_t i = I - 1; i >= 0; --i) {  // run: g times the products of the inputs behind
-        const int64_t at = r * I + i;
+        const int64_t at = r * I + i, window = (i * p.basis.size + of.met.first[at]) * p.outputs + o;
         const T* phi = of.met.values + at * 2 * n;
-        const S* window = w + (i * p.basis.size + of.met.first[at]) * p.outputs + o;
-        T* to = of.of_w + (i * p.basis.size + of.met.first[at]) * p.outputs + o;
-        edge<T, Q, Whole>(window, p.outputs, valid, phi, int(n), f);
-        edge<T, Q, Whole>(window, p.outputs, valid, phi + n, int(n), slope);
+        T* to = of.of_w + window;
+        edge<T, N, Q, Whole>(w + window, p.outputs, valid, phi + n, int(n), f);  // the slopes
         Vector<T> pulled[Q];
         for (int q = 0; q < Q; ++q) {
           pulled[q] = run[q] * before[i * Q + q];
-          share[i] += pulled[q] * slope[q];
-          run[q] *= 1 + f[q];
+          share[i] += pulled[q] * f[q];
+          run[q] *= factor[i * Q + q];
         }
-        for (int64_t j = 0; j < n; ++j)
+        for (int j = 0; j < (N ? N : n); ++j)
           for (int q = 0; q < Q; ++q) add_some<Whole>(to + j * p.outputs + q * L, pulled[q] * phi[j], valid - q * L);
       }
     });
