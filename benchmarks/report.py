@@ -53,8 +53,11 @@ def peak_text(entry: dict[str, Any]) -> str:
 
 
 def machine(stamp: dict[str, Any]) -> str:
-    """Device, threads and torch in a few words."""
-    device = stamp["cpu"] if stamp["device"] == "cpu" else stamp["device"]
+    """Device, of a processor also the widest instructions, threads and torch in a few words."""
+    device = stamp["device"]
+    if device == "cpu":
+        instructions = (stamp["native"] or {}).get("instruction_set")
+        device = stamp["cpu"] + (f" ({instructions})" if instructions else "")
     threads = "1 thread" if stamp["threads"] == 1 else f"{stamp['threads']} threads"
     return f"{device}, {threads}, torch {stamp['torch']}"
 

@@ -100,7 +100,7 @@ struct Places {
 // Vectors of the outputs of neighbouring taps, as many as a kernel keeps in registers: with up to three functions more
 // than a block of outputs.
 struct Piece {
-  static constexpr int most = HOF_VECTOR_BYTES == 64 ? 6 : 2;
+  static constexpr int most = HOF_VECTOR_BYTES == 64 ? 6 : HOF_VECTOR_BYTES == 32 ? 3 : 2;
   int vectors;
   int64_t at;           // from the first place on, in numbers
   int64_t width;        // numbers from one place to the next
