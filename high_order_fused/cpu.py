@@ -78,9 +78,7 @@ def link_gradients(
 
 def product(x: Tensor, w: Tensor, basis: Operands) -> Tensor:
     """As reference.product."""
-    y: Tensor = torch.ops.high_order_fused.cpu_product.default(
-        x, w.contiguous(), *basis.tensors, [*basis.layout], _isa
-    )
+    y: Tensor = torch.ops.high_order_fused.cpu_product.default(x, w, *basis.tensors, [*basis.layout], _isa)
     return y
 
 
@@ -89,7 +87,7 @@ def product_gradients(g: Tensor, x: Tensor, w: Tensor, basis: Operands) -> tuple
     of_x, of_w = torch.ops.high_order_fused.cpu_product_gradients.default(
         g.to(basis.knots.dtype).contiguous(),
         x,
-        w.contiguous(),
+        w,
         *basis.derivative().tensors,  # with a table of one order more
         [*basis.layout],
         _isa,

@@ -102,7 +102,7 @@ def register(rule: Rule) -> None:
         operands = Operands.of(basis, Layout(*layout))
         found = rule.gradients(get(backend), g, x, w, operands, tuple(geometry), of_x, of_w)
         a, b = (
-            t if wanted and t is not None else like.new_empty(0)
+            t.contiguous() if wanted and t is not None else like.new_empty(0)
             for like, t, wanted in zip((x, w), found, (of_x, of_w), strict=True)
         )
         return a, b

@@ -60,9 +60,7 @@ def product(x: Tensor, weight: Tensor, basis: Basis | Operands, alpha: float | T
         basis = basis.operands(lookup_dtype(x), x.device)
     _check_basis(x, weight, basis, "weight")
     rows, w, _, _ = Link(x, weight, None, None).grouped()
-    backend = resolve(x)
-    w = contiguous(w, get(backend).transpose).contiguous()
-    y = _product(Plan("g", backend, basis.layout), rows, w, basis.tensors) - 1
+    y = _product(Plan("g", resolve(x), basis.layout), rows, w, basis.tensors) - 1
     y = y.reshape(*x.shape[:-1], weight.shape[-1])
     plain_product = not isinstance(alpha, Tensor) and alpha == 1
     return y if plain_product else y + (1 - alpha) * link(x, weight, basis)

@@ -34,9 +34,29 @@ def contiguous(w: Tensor, transpose: Callable[[Tensor], Tensor] | None) -> Tenso
     first = w.permute(0, 3, 1, 2)  # as in the peers' layers
     if not first.is_contiguous():
         return w.contiguous()
-    matrix = first.flatten(2)
-    direct = plain((matrix,)) and not (matrix.requires_grad and torch.is_grad_enabled())
-    return (transpose(matrix) if direct else cast(Tensor, _transposed(matrix))).view(w.shape)
+    return _by(transpose, first.flatten(2)).view(w.shape)
+
+
+def _by(transpose: Callable[[Tensor], Tensor], matrix: Tensor) -> Tensor:
+    """[..., r, c] to [..., c, r] by the function of a backend, differentiable."""
+    if not plain((matrix,)):
+        return cast(Tensor, _transposed(matrix))
+    if torch.is_grad_enabled() and matrix.requires_grad:
+        return cast(Tensor, _EagerTranspose.apply(matrix, transpose))  # type: ignore[no-untyped-call]
+    return transpose(matrix)
+
+
+class _EagerTranspose(torch.autograd.Function):
+    """`_Transpose` for eager reverse mode, as ops._EagerForm."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.transpose = transpose
+        return transpose(matrix)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        return _by(ctx.transpose, cotangent), None
 
 
 class _Transpose(torch.autograd.Function):

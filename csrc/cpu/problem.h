@@ -31,9 +31,9 @@ struct Matrix {
 // What rows meet of each input: [row][input], the first coefficient and `width` numbers.
 template <class T>
 struct Met {
-  int64_t width;
-  T* values;
-  int32_t* first;
+  int64_t rows, width;  // room for so many
+  T* values;            // [input][row][width]
+  int32_t* first;       // [input][row]
 };
 
 // Rows of a group between the passes of the gradients of a product.
@@ -42,7 +42,7 @@ struct ProductTile {
   int64_t e, row;
   int rows;
   Met<T> met;      // window values, then slopes
-  T* shares;       // [block of outputs][row][input]: of the gradient of x
+  T* shares;       // [cache line of outputs][row][input]: of the gradient of x
   T *of_x, *of_w;  // the gradients; of_w is the group's
 };
 
@@ -85,7 +85,7 @@ struct Kernels {
   void (*run_gradients)(const Problem<T>& v, const Problem<T>& r, const Cut&, int64_t unit, char* scratch);
   Cut (*cut_product)(const Problem<T>&, int threads);
   void (*run_product)(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
-  Cut (*cut_product_gradients)(const Problem<T>&, int pass);
+  Cut (*cut_product_gradients)(const Problem<T>&, int pass, int threads);
   void (*meet_rows)(const Problem<T>&, const Problem<T>& slopes, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
   void (*pull_rows)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
   void (*add_shares)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit);

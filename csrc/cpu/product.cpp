@@ -3,17 +3,18 @@
 
 #include <tuple>
 
-#include "launch.h"
+#include "packing.h"
 
 namespace {
 
 using namespace hof;
 
-// prod_i (1 + f_oi(x)): x [E, B, I], w [E, I, K, O], contiguous.
-Tensor product(Tensor x, Tensor w, Tensor domain, Tensor knots, Tensor tables, Tensor start, std::vector<int64_t> layout,
-               int64_t isa) {
-  STD_TORCH_CHECK(x.dim() == 3 && w.dim() == 4 && x.is_cpu(), "malformed call");
+// prod_i (1 + f_oi(x)): x [E, B, I], weight [E, I, K, O], any strides.
+Tensor product(Tensor x, Tensor weight, Tensor domain, Tensor knots, Tensor tables, Tensor start,
+               std::vector<int64_t> layout, int64_t isa) {
+  STD_TORCH_CHECK(x.dim() == 3 && weight.dim() == 4 && x.is_cpu(), "malformed call");
   const Operands basis{domain, knots, tables, start, layout};
+  const Tensor w = packed(weight, nullptr, isa);
   return basis.compute([&]<class T>() {
     auto [p, result] = read_problem<T>(SUM_INPUTS, x, &w, nullptr, nullptr, basis.read<T>(x.size(2)));
     if (result.numel() == 0) return result;
@@ -24,11 +25,13 @@ Tensor product(Tensor x, Tensor w, Tensor domain, Tensor knots, Tensor tables, T
   });
 }
 
-// The gradients of x and w from that of `product`, g, all in the dtype that is computed in.
-std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor w, Tensor domain, Tensor knots, Tensor tables,
-                                             Tensor start, std::vector<int64_t> layout, int64_t isa) {
-  STD_TORCH_CHECK(x.dim() == 3 && w.dim() == 4 && x.is_cpu(), "malformed call");
+// The gradients of x and weight from that of `product`, g, all in the dtype that is computed in; that of a weight of this
+// dtype lies as weight does.
+std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor weight, Tensor domain, Tensor knots,
+                                             Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa) {
+  STD_TORCH_CHECK(x.dim() == 3 && weight.dim() == 4 && x.is_cpu(), "malformed call");
   const Operands basis{domain, knots, tables, start, layout};
+  const Tensor w = packed(weight, nullptr, isa);
   return basis.compute([&]<class T>() -> std::tuple<Tensor, Tensor> {
     STD_TORCH_CHECK(g.scalar_type() == knots.scalar_type(), "dtypes differ");
     Problem<T> p{}, slopes{};
@@ -42,13 +45,14 @@ std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor w, Tenso
     if (of_x.numel() == 0 || of_w.numel() == 0) return {torch::stable::fill_(of_x, 0.0), of_w};
     const Kernels<T>& kernels = variant<T>(isa);
     Cut passes[3];
-    for (int pass = 0; pass < 3; ++pass) passes[pass] = kernels.cut_product_gradients(p, pass);
+    const int threads = int(torch::stable::get_num_threads());
+    for (int pass = 0; pass < 3; ++pass) passes[pass] = kernels.cut_product_gradients(p, pass, threads);
     const Cut& cut = passes[1];
     const int64_t edges = cut.rows * p.inputs;
-    const int64_t values = edges * 2 * p.basis.n, shares = cut.parts * edges;
+    const int64_t values = edges * 2 * p.basis.n, shares = (p.outputs * int64_t(sizeof(T)) + 63) / 64 * edges;
     const Tensor room = empty(knots, 1, &values), share = empty(knots, 1, &shares), firsts = empty(knots, 1, &edges);
     ProductTile<T> of{};
-    of.met = {2 * p.basis.n, room.mutable_data_ptr<T>(), reinterpret_cast<int32_t*>(firsts.mutable_data_ptr<T>())};
+    of.met = {cut.rows, 2 * p.basis.n, room.mutable_data_ptr<T>(), reinterpret_cast<int32_t*>(firsts.mutable_data_ptr<T>())};
     of.shares = share.mutable_data_ptr<T>(), of.of_x = of_x.mutable_data_ptr<T>();
     for (of.e = 0; of.e < p.groups; ++of.e) {
       of.of_w = of_w.mutable_data_ptr<T>() + of.e * p.inputs * p.basis.size * p.outputs;
@@ -60,7 +64,8 @@ std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor w, Tenso
         over_units(passes[2], [&](int64_t unit, char*) { kernels.add_shares(p, cut, of, unit); });
       }
     }
-    return {of_x, of_w};
+    if (weight.scalar_type() != of_w.scalar_type()) return {of_x, of_w};
+    return {of_x, std::get<0>(unpacked(of_w, weight, nullptr, isa))};
   });
 }
 
@@ -68,10 +73,10 @@ std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor w, Tenso
 
 STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
   library.def(
-      "cpu_product(Tensor x, Tensor w, Tensor domain, Tensor knots, Tensor tables, Tensor start, int[] layout, int isa) "
+      "cpu_product(Tensor x, Tensor weight, Tensor domain, Tensor knots, Tensor tables, Tensor start, int[] layout, int isa) "
       "-> Tensor");
   library.def(
-      "cpu_product_gradients(Tensor g, Tensor x, Tensor w, Tensor domain, Tensor knots, Tensor tables, Tensor start, "
+      "cpu_product_gradients(Tensor g, Tensor x, Tensor weight, Tensor domain, Tensor knots, Tensor tables, Tensor start, "
       "int[] layout, int isa) -> (Tensor, Tensor)");
 }
 

@@ -7,20 +7,26 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// Writes, for each row and input, the first coefficient of its window and the n values there; with slopes, also those.
+// Writes, for each input and row, the first coefficient of its window and the n values there; with slopes, also those.
 template <class T>
 inline void meet(const Problem<T>& p, const Problem<T>* slopes, Tile<T>& tile, int64_t e, int64_t row, int rows,
                  int64_t input, int slots, const Met<T>& met) {
   auto spread = [&](int64_t offset) {
     for (int k = 0; k < slots; ++k) {
+      const int64_t at = (input + k) * met.rows;
       const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
-      const T* phi = tile.slot_phi(k);
+      int32_t* first = met.first + at;
       for (int t = 0; t < tile.segments; ++t)
-        for (int at = begin[t]; at < begin[t + 1]; ++at) {
-          const int64_t r = p.basis.product() ? at : order[at], edge = r * p.inputs + input + k;
-          met.first[edge] = int32_t(p.basis.start[t]);
-          for (int j = 0; j < tile.n; ++j) met.values[edge * met.width + offset + j] = phi[int64_t(j) * tile.capacity + at];
+        for (int r = begin[t]; r < begin[t + 1]; ++r) first[order[r]] = int32_t(p.basis.start[t]);
+      for (int j = 0; j < tile.n; ++j) {
+        const T* from = tile.slot_phi(k) + int64_t(j) * tile.capacity;
+        T* to = met.values + at * met.width + offset + j;
+        if (p.basis.product()) {
+          for (int r = 0; r < rows; ++r) to[r * met.width] = from[r];
+        } else {
+          for (int r = 0; r < rows; ++r) to[order[r] * met.width] = from[r];
         }
+      }
     }
   };
   tile.prepare(p, e, row, rows, input, slots);
@@ -30,23 +36,60 @@ inline void meet(const Problem<T>& p, const Problem<T>* slopes, Tile<T>& tile, i
   spread(tile.n);
 }
 
+// The edges of some rows to a block of outputs.
+template <class T, class S>
+struct Edges {
+  const S* w;  // of the first output of the block
+  int64_t size, outputs, valid;
+  Met<T> met;
+  int n;
+
+  Edges(const Problem<T>& p, const S* w, const Met<T>& met, int64_t o)
+      : w(w + o), size(p.basis.size), outputs(p.outputs), valid(p.outputs - o), met(met), n(p.basis.n) {}
+
+  const T* values(int64_t row, int64_t input) const { return met.values + (input * met.rows + row) * met.width; }
+  int64_t window(int64_t row, int64_t input) const { return (input * size + met.first[input * met.rows + row]) * outputs; }
+};
+
 // f[block] of an edge: sum_j phi[j] w[j, block], of N functions, or of n where N is 0; Whole: all outputs of the block
 // exist.
 template <class T, int N, int Q, bool Whole, class S>
-inline void edge(const S* w, int64_t ld, int64_t valid, const T* phi, int n, Vector<T> (&f)[Q]) {
+inline void function(const Edges<T, S>& edges, int64_t window, const T* phi, Vector<T> (&f)[Q]) {
   constexpr int L = Simd<T>::lanes;
+  const S* w = edges.w + window;
   for (int q = 0; q < Q; ++q) f[q] = Vector<T>{};
-  for (int j = 0; j < (N ? N : n); ++j)
+  for (int j = 0; j < (N ? N : edges.n); ++j)
     for (int q = 0; q < Q; ++q) {
-      const S* from = w + j * ld + q * L;
-      f[q] += (Whole ? load_as<T>(from) : load_some_as<T>(from, valid - q * L)) * phi[j];
+      const S* from = w + j * edges.outputs + q * L;
+      f[q] += (Whole ? load_as<T>(from) : load_some_as<T>(from, edges.valid - q * L)) * phi[j];
     }
 }
 
+// Inputs are taken some at a time, for all rows of a tile: their coefficients stay in the first-level cache.
+template <class T>
+constexpr int TOGETHER = Simd<T>::lanes;
+
+// run *= 1 + f, of the inputs [i, end) of a row; each(k, run, 1 + f) before the k-th.
+template <class T, int N, int Q, bool Whole, class S, class Each>
+inline void multiply(const Edges<T, S>& edges, int64_t row, int64_t i, int64_t end, Vector<T> (&run)[Q], Each&& each) {
+  for (int64_t k = i; k < end; ++k) {
+    Vector<T> f[Q];
+    function<T, N, Q, Whole>(edges, edges.window(row, k), edges.values(row, k), f);
+    for (int q = 0; q < Q; ++q) f[q] = 1 + f[q];
+    each(k - i, run, f);
+    for (int q = 0; q < Q; ++q) run[q] *= f[q];
+  }
+}
+
+// Most outputs of a block.
+template <class T>
+constexpr int BLOCK = 4 * Simd<T>::lanes;
+
 template <class T, int N, class F>
 inline void over_outputs_of(int64_t o, int64_t end, F&& f) {
-  constexpr int L = Simd<T>::lanes, Q = Simd<T>::block;
-  for (; o + Q * L <= end; o += Q * L) f.template operator()<N, Q, true>(o);
+  constexpr int L = Simd<T>::lanes;
+  for (; o + 4 * L <= end; o += 4 * L) f.template operator()<N, 4, true>(o);
+  for (; o + 2 * L <= end; o += 2 * L) f.template operator()<N, 2, true>(o);
   for (; o + L <= end; o += L) f.template operator()<N, 1, true>(o);
   if (o < end) f.template operator()<0, 1, false>(o);
 }
@@ -66,12 +109,14 @@ template <class T>
 struct ProductScratch {
   Tile<T> tile;
   Met<T> met;
+  Vector<T>* run;  // [row][vectors of a block]
 
   ProductScratch(const Problem<T>& p, int rows, Arena& arena) {
     tile.lay(p.basis, rows, arena);
-    met.width = p.basis.n;
+    met.rows = rows, met.width = p.basis.n;
     met.values = arena.take<T>(rows * p.inputs * met.width);
     met.first = arena.take<int32_t>(rows * p.inputs);
+    run = reinterpret_cast<Vector<T>*>(arena.take<T>(rows * BLOCK<T>));
   }
 };
 
@@ -88,7 +133,7 @@ Cut cut_product(const Problem<T>& p, int threads) {
 
 template <class T>
 void run_product(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
-  const int64_t e = unit / cut.tiles, row = unit % cut.tiles * cut.rows, n = p.basis.n;
+  const int64_t e = unit / cut.tiles, row = unit % cut.tiles * cut.rows;
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   ProductScratch<T> own(p, cut.rows, arena);
@@ -96,28 +141,34 @@ void run_product(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
     meet<T>(p, nullptr, own.tile, e, row, rows, i, int(std::min<int64_t>(SLOTS, p.inputs - i)), own.met);
   with_storage<T>(p.w, p.w_storage, [&](auto* stored) {
     const auto* w = stored + e * p.inputs * p.basis.size * p.outputs;
-    over_outputs<T>(int(n), 0, p.outputs, [&]<int N, int Q, bool Whole>(int64_t o) {
+    over_outputs<T>(p.basis.n, 0, p.outputs, [&]<int N, int Q, bool Whole>(int64_t o) {
       constexpr int L = Simd<T>::lanes;
-      for (int r = 0; r < rows; ++r) {
-        Vector<T> product[Q], f[Q];
-        for (int q = 0; q < Q; ++q) product[q] = Vector<T>{} + T(1);
-        for (int64_t i = 0; i < p.inputs; ++i) {
-          const int64_t at = r * p.inputs + i;
-          const auto* window = w + (i * p.basis.size + own.met.first[at]) * p.outputs + o;
-          edge<T, N, Q, Whole>(window, p.outputs, p.outputs - o, own.met.values + at * n, int(n), f);
-          for (int q = 0; q < Q; ++q) product[q] *= 1 + f[q];
+      const Edges edges(p, w, own.met, o);
+      std::fill_n(own.run, rows * Q, Vector<T>{} + T(1));
+      for (int64_t i = 0; i < p.inputs; i += TOGETHER<T>)
+        for (int r = 0; r < rows; ++r) {
+          Vector<T> run[Q];
+          for (int q = 0; q < Q; ++q) run[q] = own.run[r * Q + q];
+          multiply<T, N, Q, Whole>(edges, r, i, std::min<int64_t>(i + TOGETHER<T>, p.inputs), run, [](auto&&...) {});
+          for (int q = 0; q < Q; ++q) own.run[r * Q + q] = run[q];
         }
-        with_storage<T>(p.result, p.result_storage, [&](auto* result) {
+      with_storage<T>(p.result, p.result_storage, [&](auto* result) {
+        for (int r = 0; r < rows; ++r) {
           auto* to = result + (e * p.batch + row + r) * p.outputs + o;
-          for (int q = 0; q < Q; ++q) store_some_as<T>(to + q * L, product[q], p.outputs - o - q * L);
-        });
-      }
+          for (int q = 0; q < Q; ++q) store_some_as<T>(to + q * L, own.run[r * Q + q], edges.valid - q * L);
+        }
+      });
     });
   });
 }
 
 // ---- gradients, in three passes over a tile of rows: what the rows meet; blocks of outputs, whose gradient of w is
-// theirs alone; the sums of the blocks' shares of the gradient of x
+// theirs alone; the sums of the shares of the gradient of x, one for each cache line of outputs, however they are cut
+
+template <class T>
+constexpr int LINE = 64 / int(sizeof(T));
+
+constexpr int64_t SHARES = 1 << 20;  // numbers
 
 template <class T>
 struct MeetScratch {
@@ -125,29 +176,34 @@ struct MeetScratch {
   MeetScratch(const Problem<T>& p, int rows, Arena& arena) { tile.lay(p.basis, rows, arena); }
 };
 
+// Rows that a block of outputs takes together: what they keep between the inputs is in the second-level cache.
+template <class T>
+int pulled_rows(const Problem<T>& p, int rows) {
+  const int64_t of_row = (divided(p.inputs, TOGETHER<T>) + 1) * BLOCK<T>;
+  return int(std::clamp<int64_t>(PRODUCT_NUMBERS / 4 / of_row, 4, std::max(rows, 4)));
+}
+
 template <class T>
 struct PullScratch {
-  Vector<T> *before, *factor;  // [input][vectors of a block]: the products of the inputs before, and 1 + f
-  Vector<T>* share;            // [input]: of the gradient of x
+  Vector<T>* before;  // [inputs together][row][vectors of a block]: the products of the inputs before
+  Vector<T>* behind;  // [row][vectors]: g times the products of the inputs behind
 
-  PullScratch(const Problem<T>& p, const Cut&, Arena& arena) {
-    constexpr int L = Simd<T>::lanes;
-    before = reinterpret_cast<Vector<T>*>(arena.take<T>(p.inputs * Simd<T>::width));
-    factor = reinterpret_cast<Vector<T>*>(arena.take<T>(p.inputs * Simd<T>::width));
-    share = reinterpret_cast<Vector<T>*>(arena.take<T>((p.inputs + L) * L));
+  PullScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
+    const int64_t numbers = pulled_rows(p, cut.rows) * BLOCK<T>;
+    before = reinterpret_cast<Vector<T>*>(arena.take<T>(divided(p.inputs, TOGETHER<T>) * numbers));
+    behind = reinterpret_cast<Vector<T>*>(arena.take<T>(numbers));
   }
 };
 
 template <class T>
-Cut cut_product_gradients(const Problem<T>& p, int pass) {
-  constexpr int L = Simd<T>::lanes;
+Cut cut_product_gradients(const Problem<T>& p, int pass, int threads) {
   Cut cut{};
   cut.rows = int(std::clamp<int64_t>(8 * PRODUCT_NUMBERS / std::max<int64_t>(p.inputs * 2 * p.basis.n, 1), 1, 256));
   cut.rows = int(std::min<int64_t>(cut.rows, std::max<int64_t>(p.batch, 1)));
+  const int64_t lines = std::max<int64_t>(divided(p.outputs, LINE<T>), 1);
+  cut.rows = int(std::min<int64_t>(cut.rows, std::max<int64_t>(SHARES / std::max<int64_t>(p.inputs * lines, 1), 16)));
   cut.tiles = divided(p.batch, cut.rows);
-  // about eight blocks of whole cache lines: more cost shares of the gradient of x, fewer leave threads without work
-  constexpr int line = 64 / int(sizeof(T));
-  cut.part = std::clamp<int64_t>(padded(divided(p.outputs, 8), line), line, std::max(line, L * Simd<T>::block));
+  cut.part = std::clamp<int64_t>(padded(divided(p.outputs, threads), LINE<T>), LINE<T>, std::max(LINE<T>, BLOCK<T>));
   cut.parts = divided(p.outputs, cut.part);
   if (pass == 0) {
     cut.units = divided(p.inputs, SLOTS);
@@ -170,54 +226,82 @@ void meet_rows(const Problem<T>& p, const Problem<T>& slopes, const Cut& cut, co
   meet<T>(p, &slopes, own.tile, of.e, of.row, of.rows, i, int(std::min<int64_t>(SLOTS, p.inputs - i)), of.met);
 }
 
+// Cache lines of a block of outputs.
+template <class T, int Q>
+constexpr int LINES = std::max(1, Q * Simd<T>::lanes / LINE<T>);
+
+// The inputs [i, end) of a row, back: adds to the gradient of w, and gives the shares of the gradient of x by lanes.
+template <class T, int N, int Q, bool Whole, class S>
+inline void pull(const Edges<T, S>& edges, int64_t row, int64_t i, int64_t end, Vector<T>* before, Vector<T>* behind,
+                 T* of_w, Vector<T> (&shares)[LINES<T, Q>][TOGETHER<T>]) {
+  constexpr int L = Simd<T>::lanes;
+  Vector<T> befores[TOGETHER<T>][Q], factors[TOGETHER<T>][Q], run[Q];
+  for (int q = 0; q < Q; ++q) run[q] = before[q];
+  multiply<T, N, Q, Whole>(edges, row, i, end, run, [&](int64_t k, auto& so_far, auto& factor) {
+    for (int q = 0; q < Q; ++q) befores[k][q] = so_far[q], factors[k][q] = factor[q];
+  });
+  for (int q = 0; q < Q; ++q) run[q] = behind[q];
+  for (int64_t k = end - 1; k >= i; --k) {
+    const int64_t window = edges.window(row, k);
+    const T* phi = edges.values(row, k);
+    T* to = of_w + window;
+    Vector<T> slope[Q], pulled[Q], share[LINES<T, Q>] = {};
+    function<T, N, Q, Whole>(edges, window, phi + edges.n, slope);
+    for (int q = 0; q < Q; ++q) {
+      pulled[q] = run[q] * befores[k - i][q];
+      share[q * LINES<T, Q> / Q] += pulled[q] * slope[q];
+      run[q] *= factors[k - i][q];
+    }
+    for (int line = 0; line < LINES<T, Q>; ++line) shares[line][k - i] = share[line];
+    for (int j = 0; j < (N ? N : edges.n); ++j)
+      for (int q = 0; q < Q; ++q) add_some<Whole>(to + j * edges.outputs + q * L, pulled[q] * phi[j], edges.valid - q * L);
+  }
+  for (int q = 0; q < Q; ++q) behind[q] = run[q];
+}
+
 template <class T, class S>
 void pull_block(const Problem<T>& p, const S* w, const Cut& cut, const ProductTile<T>& of, int64_t unit, char* scratch) {
   constexpr int L = Simd<T>::lanes;
-  const int64_t I = p.inputs, n = p.basis.n, first_output = unit * cut.part;
+  const int64_t I = p.inputs, first_output = unit * cut.part, end_output = std::min(first_output + cut.part, p.outputs);
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   const PullScratch<T> own(p, cut, arena);
-  Vector<T>*const before = own.before, *const factor = own.factor, *const share = own.share;
-  for (int r = 0; r < of.rows; ++r) {
-    for (int64_t i = 0; i < I + L; ++i) share[i] = Vector<T>{};
-    const T* g = static_cast<const T*>(p.g) + of.e * p.g_group + (of.row + r) * p.g_row;
-    over_outputs<T>(int(n), first_output, std::min(first_output + cut.part, p.outputs), [&]<int N, int Q, bool Whole>(int64_t o) {
-      const int64_t valid = p.outputs - o;
-      Vector<T> run[Q], f[Q];
-      for (int q = 0; q < Q; ++q) run[q] = Vector<T>{} + T(1);
-      for (int64_t i = 0; i < I; ++i) {
-        const int64_t at = r * I + i;
-        edge<T, N, Q, Whole>(w + (i * p.basis.size + of.met.first[at]) * p.outputs + o, p.outputs, valid,
-                             of.met.values + at * 2 * n, int(n), f);
-        for (int q = 0; q < Q; ++q) before[i * Q + q] = run[q], factor[i * Q + q] = 1 + f[q], run[q] *= 1 + f[q];
-      }
-      for (int q = 0; q < Q; ++q) run[q] = Whole ? load(g + o + q * L) : load_some(g + o + q * L, valid - q * L);
-      for (int64_t i = I - 1; i >= 0; --i) {  // run: g times the products of the inputs behind
-        const int64_t at = r * I + i, window = (i * p.basis.size + of.met.first[at]) * p.outputs + o;
-        const T* phi = of.met.values + at * 2 * n;
-        T* to = of.of_w + window;
-        edge<T, N, Q, Whole>(w + window, p.outputs, valid, phi + n, int(n), f);  // the slopes
-        Vector<T> pulled[Q];
-        for (int q = 0; q < Q; ++q) {
-          pulled[q] = run[q] * before[i * Q + q];
-          share[i] += pulled[q] * f[q];
-          run[q] *= factor[i * Q + q];
+  const int step = pulled_rows(p, cut.rows);
+  over_outputs<T>(p.basis.n, first_output, end_output, [&]<int N, int Q, bool Whole>(int64_t o) {
+    const Edges edges(p, w, of.met, o);
+    for (int row = 0; row < of.rows; row += step) {
+      const int rows = std::min(step, of.rows - row);
+      auto before = [&](int64_t i, int r) { return own.before + (i / TOGETHER<T> * step + r) * Q; };
+      std::fill_n(before(0, 0), rows * Q, Vector<T>{} + T(1));
+      for (int64_t i = 0; i + TOGETHER<T> < I; i += TOGETHER<T>)
+        for (int r = 0; r < rows; ++r) {
+          Vector<T> run[Q];
+          for (int q = 0; q < Q; ++q) run[q] = before(i, r)[q];
+          multiply<T, N, Q, Whole>(edges, row + r, i, i + TOGETHER<T>, run, [](auto&&...) {});
+          for (int q = 0; q < Q; ++q) before(i + TOGETHER<T>, r)[q] = run[q];
         }
-        for (int j = 0; j < (N ? N : n); ++j)
-          for (int q = 0; q < Q; ++q) add_some<Whole>(to + j * p.outputs + q * L, pulled[q] * phi[j], valid - q * L);
+      for (int r = 0; r < rows; ++r) {
+        const T* g = static_cast<const T*>(p.g) + of.e * p.g_group + (of.row + row + r) * p.g_row + o;
+        for (int q = 0; q < Q; ++q) own.behind[r * Q + q] = Whole ? load(g + q * L) : load_some(g + q * L, edges.valid - q * L);
       }
-    });
-    T* to = of.shares + (unit * cut.rows + r) * I;
-    for (int64_t i = 0; i < I; i += L) {
-      const Vector<T> totals = sums<T>(share + i);
-      if (i + L <= I) {
-        store(to + i, totals);
-      } else {
-        T numbers[L];
-        store(numbers, totals);
-        for (int64_t l = i; l < I; ++l) to[l] = numbers[l - i];
+      for (int64_t i = (I - 1) / TOGETHER<T> * TOGETHER<T>; i >= 0; i -= TOGETHER<T>) {
+        const int64_t end = std::min<int64_t>(i + TOGETHER<T>, I);
+        for (int r = 0; r < rows; ++r) {
+          Vector<T> shares[LINES<T, Q>][TOGETHER<T>];
+          pull<T, N, Q, Whole>(edges, row + r, i, end, before(i, r), own.behind + r * Q, of.of_w + o, shares);
+          for (int line = 0; line < LINES<T, Q>; ++line) {
+            for (int64_t k = end - i; k < TOGETHER<T>; ++k) shares[line][k] = Vector<T>{};
+            const Vector<T> totals = sums<T>(shares[line]);
+            T* to = of.shares + ((o / LINE<T> + line) * cut.rows + row + r) * I + i;
+            if (o % LINE<T> == 0) {
+              store_some_as<T>(to, totals, end - i);
+            } else {
+              add_some<false>(to, totals, end - i);
+            }
+          }
+        }
       }
     }
-  }
+  });
 }
 
 template <class T>
@@ -230,10 +314,11 @@ void pull_rows(const Problem<T>& p, const Cut& cut, const ProductTile<T>& of, in
 template <class T>
 void add_shares(const Problem<T>& p, const Cut& cut, const ProductTile<T>& of, int64_t unit) {
   const int64_t begin = unit * 16 * p.inputs, end = std::min<int64_t>((unit + 1) * 16, of.rows) * p.inputs;
+  const int64_t lines = divided(p.outputs, LINE<T>);
   T* to = of.of_x + (of.e * p.batch + of.row) * p.inputs;
   for (int64_t at = begin; at < end; ++at) {
     T total = 0;
-    for (int64_t part = 0; part < cut.parts; ++part) total += of.shares[part * cut.rows * p.inputs + at];
+    for (int64_t line = 0; line < lines; ++line) total += of.shares[line * cut.rows * p.inputs + at];
     to[at] = total;
   }
 }
