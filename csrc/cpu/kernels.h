@@ -57,9 +57,12 @@ inline void add_batch(Vector<T> (&v)[N][Q], const int32_t* order, const T* phi, 
 // partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane); First: = instead of +=. g_block: from a
 // block of g to the next.
 template <class T, int N, int Q, bool First>
-inline void add_outputs(const Vector<T> (&w)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count,
+inline void add_outputs(const Vector<T> (&window)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count,
                         const T* g, int64_t g_row, int64_t g_block, Vector<T>* partial) {
   constexpr int L = Simd<T>::lanes, block = Simd<T>::block;
+  Vector<T> w[N][Q];  // a copy whose registers no store can reach
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q) w[j][q] = window[j][q];
   for (int r = 0; r < count; ++r) {
     const T* from = g + order[r] * g_row;
     Vector<T> t[N];
