@@ -10,6 +10,7 @@ namespace hof {
 namespace HOF_VARIANT {
 
 constexpr int64_t PLACES_BYTES = 1 << 20;  // of the outputs of a tile: what the second-level cache holds
+constexpr int LEAST_ROWS = 512;            // of a tile of few segments: to begin a window costs as much as ten rows
 constexpr int64_t UNITS = 32;              // about so many at least, for the threads; the same for any number of them
 
 template <class T>
@@ -66,7 +67,7 @@ ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
     most = std::max(most, cut.images * std::min(phase.pixels[0], reached) * phase.pixels[1] * phase.pixels[2]);
   }
   cut.cut.tiles = most;
-  cut.cut.rows = int(std::clamp<int64_t>(tile_rows(c.own), 1, std::max<int64_t>(most, 1)));
+  cut.cut.rows = int(std::clamp<int64_t>(std::max(tile_rows(c.own), LEAST_ROWS), 1, std::max<int64_t>(most, 1)));
   const int64_t tiles = cut.image_tiles * cut.bands;
   if (gradients) {
     const int64_t sums = c.own.groups * c.own.inputs * c.own.basis.size * c.taps * c.own.outputs;
@@ -115,8 +116,13 @@ inline void over_segments(const Basis<T>& basis, const Tile<T>& tile, int slot, 
 
 template <class T, int N, int Q, class S>
 inline void load_piece(Vector<T> (&window)[N][Q], const S* w, int64_t ld, const Piece& piece) {
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q) window[j][q] = load_some_as<T>(w + j * ld + piece.w[q], piece.valid[q]);
+  if (piece.whole) {  // asked once: a run may be of a few rows
+    for (int j = 0; j < N; ++j)
+      for (int q = 0; q < Q; ++q) window[j][q] = load_as<T>(w + j * ld + piece.w[q]);
+  } else {
+    for (int j = 0; j < N; ++j)
+      for (int q = 0; q < Q; ++q) window[j][q] = load_some_as<T>(w + j * ld + piece.w[q], piece.valid[q]);
+  }
 }
 
 // Calls f(first row, rows) over the rows of a phase, at most `most` at a time and about as many each time.
@@ -199,9 +205,9 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
               over_segments(basis, own.tile, slot, [&](int t, int begin, int count) {
                 Vector<T> window[N][Q];
                 for (int f = 0; f < N; ++f) {
-                  const int input = (j + f) / basis.n;  // of those that are as one
+                  const int input = together == 1 ? 0 : (j + f) / basis.n;  // of those that are as one
                   const auto* w = coefficients + ((i + slot + input) * K + basis.start[t]) * ld;
-                  load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, (j + f) % basis.n, [&](auto& to, int function) {
+                  load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, j + f - input * basis.n, [&](auto& to, int function) {
                     load_piece<T>(to, w + function * ld, ld, piece);
                   });
                 }
@@ -228,8 +234,13 @@ inline void add_pixels(const Convolution<T>& c, const Relief<T>& of, ConvScratch
   auto add = [&]<int N, int Q>(const Piece& piece, const int32_t* placed, const T* phi, int count, T* to) {
     Vector<T> sums[N][Q] = {};
     add_batch<T, N, Q>(sums, placed, phi, tile.capacity, count, own.outputs + piece.at, piece.width);
-    for (int f = 0; f < N; ++f)
-      for (int q = 0; q < Q; ++q) add_some<false>(to + f * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+    if (piece.whole) {
+      for (int f = 0; f < N; ++f)
+        for (int q = 0; q < Q; ++q) add_some<true>(to + f * ld + piece.w[q], sums[f][q], L);
+    } else {
+      for (int f = 0; f < N; ++f)
+        for (int q = 0; q < Q; ++q) add_some<false>(to + f * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+    }
   };
   over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int first) {
     const int j = of.skipped + first;

@@ -102,6 +102,7 @@ struct Places {
 struct Piece {
   static constexpr int most = HOF_VECTOR_BYTES == 64 ? 6 : HOF_VECTOR_BYTES == 32 ? 3 : 2;
   int vectors;
+  bool whole;           // all of them are
   int64_t at;           // from the first place on, in numbers
   int64_t width;        // numbers from one place to the next
   int64_t w[most];      // of each vector, in the coefficients [taps, outputs] of a function
@@ -134,9 +135,10 @@ inline int64_t cut_pieces(const Convolution<T>& c, const Phase& phase, int funct
       for (int q = 0; q < Q; ++q) {
         if (!(open && open->vectors < most && (q > 0 || follows))) {
           open = to + count++;
-          *open = Piece{0, places * o + offset(next) * width + q * L, width, {}, {}};
+          *open = Piece{0, true, places * o + offset(next) * width + q * L, width, {}, {}};
         }
         open->w[open->vectors] = phase.numbers[next] * c.own.outputs + first + o + q * L;
+        open->whole = open->whole && outputs - o - q * L >= L;
         open->valid[open->vectors++] = outputs - o - q * L;
       }
       last = next;
