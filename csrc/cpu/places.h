@@ -102,7 +102,7 @@ struct Places {
 struct Piece {
   static constexpr int most = HOF_VECTOR_BYTES == 64 ? 6 : HOF_VECTOR_BYTES == 32 ? 3 : 2;
   int vectors;
-  bool whole;           // all of them are
+  bool whole;           // all outputs of all of them exist
   int64_t at;           // from the first place on, in numbers
   int64_t width;        // numbers from one place to the next
   int64_t w[most];      // of each vector, in the coefficients [taps, outputs] of a function

@@ -28,7 +28,7 @@ struct Matrix {
   int64_t size;
 };
 
-// What rows meet of each input: [row][input], the first coefficient and `width` numbers.
+// What rows meet of each input: the first coefficient of a window, and `width` numbers.
 template <class T>
 struct Met {
   int64_t rows, width;  // room for so many

@@ -49,7 +49,8 @@ std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor weight, 
     for (int pass = 0; pass < 3; ++pass) passes[pass] = kernels.cut_product_gradients(p, pass, threads);
     const Cut& cut = passes[1];
     const int64_t edges = cut.rows * p.inputs;
-    const int64_t values = edges * 2 * p.basis.n, shares = (p.outputs * int64_t(sizeof(T)) + 63) / 64 * edges;
+    const int64_t lines = (p.outputs * int64_t(sizeof(T)) + 63) / 64;
+    const int64_t values = edges * 2 * p.basis.n, shares = lines * edges;
     const Tensor room = empty(knots, 1, &values), share = empty(knots, 1, &shares), firsts = empty(knots, 1, &edges);
     ProductTile<T> of{};
     of.met = {cut.rows, 2 * p.basis.n, room.mutable_data_ptr<T>(), reinterpret_cast<int32_t*>(firsts.mutable_data_ptr<T>())};

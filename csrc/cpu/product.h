@@ -1,5 +1,5 @@
-// Products over inputs, P[e,b,o] = prod_i (1 + f_oi(x)), and their gradients: a row at a time, the product of a block
-// of outputs in registers. What a row meets of an input is evaluated before, for some rows together.
+// Products over inputs, P[e,b,o] = prod_i (1 + f_oi(x)), and their gradients: some inputs of a row at a time, the
+// product of a block of outputs in registers. What a row meets of an input is evaluated before, for some rows together.
 #pragma once
 
 #include "cut.h"
@@ -81,6 +81,15 @@ inline void multiply(const Edges<T, S>& edges, int64_t row, int64_t i, int64_t e
   }
 }
 
+// to = from times 1 + f, of the inputs [i, end) of a row; the two may be one.
+template <class T, int N, int Q, bool Whole, class S>
+inline void carry(const Edges<T, S>& edges, int64_t row, int64_t i, int64_t end, const Vector<T>* from, Vector<T>* to) {
+  Vector<T> run[Q];
+  for (int q = 0; q < Q; ++q) run[q] = from[q];
+  multiply<T, N, Q, Whole>(edges, row, i, end, run, [](auto&&...) {});
+  for (int q = 0; q < Q; ++q) to[q] = run[q];
+}
+
 // Most outputs of a block.
 template <class T>
 constexpr int BLOCK = 4 * Simd<T>::lanes;
@@ -146,12 +155,8 @@ void run_product(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
       const Edges edges(p, w, own.met, o);
       std::fill_n(own.run, rows * Q, Vector<T>{} + T(1));
       for (int64_t i = 0; i < p.inputs; i += TOGETHER<T>)
-        for (int r = 0; r < rows; ++r) {
-          Vector<T> run[Q];
-          for (int q = 0; q < Q; ++q) run[q] = own.run[r * Q + q];
-          multiply<T, N, Q, Whole>(edges, r, i, std::min<int64_t>(i + TOGETHER<T>, p.inputs), run, [](auto&&...) {});
-          for (int q = 0; q < Q; ++q) own.run[r * Q + q] = run[q];
-        }
+        for (int r = 0; r < rows; ++r)
+          carry<T, N, Q, Whole>(edges, r, i, std::min<int64_t>(i + TOGETHER<T>, p.inputs), own.run + r * Q, own.run + r * Q);
       with_storage<T>(p.result, p.result_storage, [&](auto* result) {
         for (int r = 0; r < rows; ++r) {
           auto* to = result + (e * p.batch + row + r) * p.outputs + o;
@@ -273,12 +278,8 @@ void pull_block(const Problem<T>& p, const S* w, const Cut& cut, const ProductTi
       auto before = [&](int64_t i, int r) { return own.before + (i / TOGETHER<T> * step + r) * Q; };
       std::fill_n(before(0, 0), rows * Q, Vector<T>{} + T(1));
       for (int64_t i = 0; i + TOGETHER<T> < I; i += TOGETHER<T>)
-        for (int r = 0; r < rows; ++r) {
-          Vector<T> run[Q];
-          for (int q = 0; q < Q; ++q) run[q] = before(i, r)[q];
-          multiply<T, N, Q, Whole>(edges, row + r, i, i + TOGETHER<T>, run, [](auto&&...) {});
-          for (int q = 0; q < Q; ++q) before(i + TOGETHER<T>, r)[q] = run[q];
-        }
+        for (int r = 0; r < rows; ++r)
+          carry<T, N, Q, Whole>(edges, row + r, i, i + TOGETHER<T>, before(i, r), before(i + TOGETHER<T>, r));
       for (int r = 0; r < rows; ++r) {
         const T* g = static_cast<const T*>(p.g) + of.e * p.g_group + (of.row + row + r) * p.g_row + o;
         for (int q = 0; q < Q; ++q) own.behind[r * Q + q] = Whole ? load(g + q * L) : load_some(g + q * L, edges.valid - q * L);
