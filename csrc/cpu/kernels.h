@@ -13,9 +13,12 @@ namespace HOF_VARIANT {
 
 // y[row, block] += sum_j phi[j, row] w[j, block], over the rows of one segment.
 template <class T, int N, int Q>
-inline void add_inputs(const Vector<T> (&w)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, T* y,
+inline void add_inputs(const Vector<T> (&window)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, T* y,
                        int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
+  Vector<T> w[N][Q];  // a copy whose registers no store can reach
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q) w[j][q] = window[j][q];
   for (int r = 0; r < count; ++r) {
     T* to = y + order[r] * y_row;
     Vector<T> a[Q];
@@ -40,18 +43,29 @@ inline void add_row(const S* w, int64_t ld, int64_t valid, const T* phi, int64_t
   for (int q = 0; q < Q; ++q) store(y + q * L, a[q]);
 }
 
-// v[j, block] += sum over rows of phi[j, row] g[row, block].
+// Zeros one by one: an initialiser becomes a string instruction, which takes longer than a short segment's rows.
+template <class T, int N, int Q>
+inline void clear(Vector<T> (&v)[N][Q]) {
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q) v[j][q] = Vector<T>{};
+}
+
+// v[j, block] = sum over rows of phi[j, row] g[row, block].
 template <class T, int N, int Q>
 inline void add_batch(Vector<T> (&v)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, const T* g,
                       int64_t g_row) {
   constexpr int L = Simd<T>::lanes;
+  Vector<T> sums[N][Q];
+  clear<T>(sums);
   for (int r = 0; r < count; ++r) {
     const T* from = g + order[r] * g_row;
     Vector<T> b[Q];
     for (int q = 0; q < Q; ++q) b[q] = load(from + q * L);
     for (int j = 0; j < N; ++j)
-      for (int q = 0; q < Q; ++q) v[j][q] += b[q] * phi[j * ld + r];
+      for (int q = 0; q < Q; ++q) sums[j][q] += b[q] * phi[j * ld + r];
   }
+  for (int j = 0; j < N; ++j)
+    for (int q = 0; q < Q; ++q) v[j][q] = sums[j][q];
 }
 
 // partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane); First: = instead of +=. g_block: from a
@@ -150,13 +164,10 @@ inline void load_relieved(Vector<T> (&w)[N][Q], const Relief<T>& relief, int j, 
 // p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
 template <bool Whole, class T, class V>
 inline void add_some(T* p, V v, int64_t valid) {
-  if (Whole || valid >= Simd<T>::lanes) {
+  if (Whole)
     store<T>(p, load(p) + v);
-  } else {
-    T numbers[Simd<T>::lanes];
-    store<T>(numbers, v);
-    for (int64_t l = 0; l < valid; ++l) p[l] += numbers[l];
-  }
+  else
+    store_some<T>(p, load_some(p, valid) + v, valid);
 }
 
 // Asks for a window ahead of its use; addresses past the end are harmless.
@@ -168,12 +179,14 @@ inline void fetch(const S* from, int64_t ld) {
 
 // Calls f.template operator()<N, Q>(first function, first output) over blocks of at most 4 functions x one block.
 // Fewer vectors for the last outputs, so that narrow layers do not pay for wide ones.
-template <class T, int Q, class F>
+template <class T, int Q, int Most = 4, class F>
 inline void over_functions(int n, F&& f, int64_t o) {
   int j = 0;
-  for (; n - j >= 4; j += 4) f.template operator()<4, Q>(j, o);
-  if (n - j == 3) f.template operator()<3, Q>(j, o);
-  if (n - j == 2) f.template operator()<2, Q>(j, o);
+  for (; n - j >= Most; j += Most) f.template operator()<Most, Q>(j, o);
+  if constexpr (Most > 3)
+    if (n - j == 3) f.template operator()<3, Q>(j, o);
+  if constexpr (Most > 2)
+    if (n - j == 2) f.template operator()<2, Q>(j, o);
   if (n - j == 1) f.template operator()<1, Q>(j, o);
 }
 
@@ -231,7 +244,8 @@ template <class T, int R, int Q, bool Whole, class S>
 inline void multiply_batch(const T* g, int64_t g_row, const S* phi, int64_t ld, int64_t rows, T* v, int64_t v_row,
                            int64_t valid) {
   constexpr int L = Simd<T>::lanes;
-  Vector<T> a[R][Q] = {};
+  Vector<T> a[R][Q];
+  clear<T>(a);
   for (int64_t r = 0; r < rows; ++r) {
     Vector<T> b[Q];
     for (int q = 0; q < Q; ++q) b[q] = load(g + r * g_row + q * L);

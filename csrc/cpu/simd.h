@@ -1,8 +1,10 @@
 // Vectors of the variant's width, by the compiler's own vector types.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "choice.h"
@@ -43,17 +45,71 @@ inline Vector<T> load_some(const T* p, int64_t count) {
   return load(numbers);
 }
 
+// The first `count` lanes, at most all; writes nothing beyond them.
+template <class T>
+inline void store_some(T* p, Vector<T> v, int64_t count) {
+  if (count >= Simd<T>::lanes) return store(p, v);
+  T numbers[Simd<T>::lanes];
+  store(numbers, v);
+  if (count > 0) std::memcpy(p, numbers, size_t(count) * sizeof(T));
+}
+
 #if HOF_VECTOR_BYTES == 64
+// The lanes below `count`.
+template <class T>
+inline auto first_lanes(int64_t count) {
+  const auto mask = (1u << std::clamp<int64_t>(count, 0, Simd<T>::lanes)) - 1;
+  return std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>(mask);
+}
+
 template <>
 inline Vector<float> load_some(const float* p, int64_t count) {
-  const int some = count < 0 ? 0 : count > 16 ? 16 : int(count);
-  return Vector<float>(_mm512_maskz_loadu_ps(__mmask16((1u << some) - 1), p));
+  return Vector<float>(_mm512_maskz_loadu_ps(first_lanes<float>(count), p));
 }
 
 template <>
 inline Vector<double> load_some(const double* p, int64_t count) {
-  const int some = count < 0 ? 0 : count > 8 ? 8 : int(count);
-  return Vector<double>(_mm512_maskz_loadu_pd(__mmask8((1u << some) - 1), p));
+  return Vector<double>(_mm512_maskz_loadu_pd(first_lanes<double>(count), p));
+}
+
+template <>
+inline void store_some(float* p, Vector<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, first_lanes<float>(count), __m512(v));
+}
+
+template <>
+inline void store_some(double* p, Vector<double> v, int64_t count) {
+  _mm512_mask_storeu_pd(p, first_lanes<double>(count), __m512d(v));
+}
+#elif HOF_VECTOR_BYTES == 32
+// The lanes below `count`.
+template <class T>
+inline __m256i first_lanes(int64_t count) {
+  const int64_t most = std::clamp<int64_t>(count, 0, Simd<T>::lanes);
+  if constexpr (sizeof(T) == 4) return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(most)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(most), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+template <>
+inline Vector<float> load_some(const float* p, int64_t count) {
+  return Vector<float>(_mm256_maskload_ps(p, first_lanes<float>(count)));
+}
+
+template <>
+inline Vector<double> load_some(const double* p, int64_t count) {
+  return Vector<double>(_mm256_maskload_pd(p, first_lanes<double>(count)));
+}
+
+template <>
+inline void store_some(float* p, Vector<float> v, int64_t count) {
+  if (count >= Simd<float>::lanes) return store(p, v);
+  _mm256_maskstore_ps(p, first_lanes<float>(count), __m256(v));
+}
+
+template <>
+inline void store_some(double* p, Vector<double> v, int64_t count) {
+  if (count >= Simd<double>::lanes) return store(p, v);
+  _mm256_maskstore_pd(p, first_lanes<double>(count), __m256d(v));
 }
 #endif
 

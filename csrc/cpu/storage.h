@@ -78,10 +78,14 @@ inline Vector<T> load_some_as(const S* p, int64_t count) {
 // The first `count` lanes, at most all.
 template <class T, class S>
 inline void store_some_as(S* p, Vector<T> v, int64_t count) {
-  if (count >= Simd<T>::lanes) return store_as<T>(p, v);
-  S numbers[Simd<T>::lanes];
-  store_as<T>(numbers, v);
-  if (count > 0) std::memcpy(static_cast<void*>(p), numbers, size_t(count) * sizeof(S));
+  if constexpr (std::is_same_v<T, S>) {
+    store_some(p, v, count);
+  } else {
+    if (count >= Simd<T>::lanes) return store_as<T>(p, v);
+    S numbers[Simd<T>::lanes];
+    store_as<T>(numbers, v);
+    if (count > 0) std::memcpy(static_cast<void*>(p), numbers, size_t(count) * sizeof(S));
+  }
 }
 
 template <class T, class S>

@@ -37,7 +37,7 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
         const int count = begin[t + 1] - begin[t];
         if (count == 0) continue;
         T* to = v + (k * K + p.basis.start[t] + j) * p.outputs + o;
-        Vector<T> window[N][Q] = {};
+        Vector<T> window[N][Q];
         fetch<T, N, Q, T>(to, p.outputs);
         add_batch(window, tile.slot_order(k) + begin[t], tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t],
                   tile.capacity, count, g.at(o), row_stride<T, Q>());
