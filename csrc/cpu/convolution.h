@@ -10,26 +10,39 @@ namespace hof {
 namespace HOF_VARIANT {
 
 constexpr int64_t PLACES_BYTES = 1 << 20;  // of the outputs of a tile: what the second-level cache holds
-constexpr int LEAST_ROWS = 512;            // of a tile of few segments: to begin a window costs as much as ten rows
+constexpr int FEW_SLOTS = 4;               // where each input has its own windows: what is prepared stays in the cache
 constexpr int64_t UNITS = 32;              // about so many at least, for the threads; the same for any number of them
+
+// Inputs of a tile.
+template <class T>
+int conv_slots(const Basis<T>& basis) {
+  return basis.product() ? SLOTS : FEW_SLOTS;
+}
+
+// Pixels of a tile: twice the rows of a link's, since to begin a window of taps costs as much as ten of them.
+template <class T>
+int conv_rows(const Problem<T>& p) {
+  return p.basis.product() ? 512 : std::clamp(2 * tile_rows(p), 1024, 2048);
+}
 
 template <class T>
 struct ConvScratch {
   Tile<T> tile;
   Places places;
   int32_t* placed;  // [slot][capacity]: places in the order of the sorted rows; not for a product, which sorts none
-  Piece* pieces;
-  T* outputs;       // y or g by places
-  T* constants;     // [taps, outputs]: what functions add that are the same number everywhere
+  Piece *pieces, *slopes;  // slopes: of the gradient of x
+  T* outputs;              // y or g by places
+  T* constants;            // [taps, outputs]: what functions add that are the same number everywhere
   Vector<T>* partial;
 
   ConvScratch(const Convolution<T>& c, const ImageCut& cut, bool gradients, Arena& arena) {
     const int64_t outputs_padded = padded(gradients ? c.own.outputs : cut.each, Simd<T>::lanes), lines = most_lines(c, cut.lines, gradients);
-    tile.lay(c.own.basis, cut.cut.rows, arena);
+    tile.lay(c.own.basis, cut.cut.rows, arena, conv_slots(c.own.basis));
     places.pixel = arena.take<int64_t>(cut.cut.tiles);
     places.place = arena.take<int32_t>(cut.cut.tiles);
-    placed = arena.take<int32_t>(int64_t(SLOTS) * tile.capacity);
+    placed = arena.take<int32_t>(c.own.basis.product() ? 0 : FEW_SLOTS * tile.capacity);
     pieces = arena.take<Piece>(c.taps * outputs_padded / Simd<T>::lanes);
+    slopes = arena.take<Piece>(gradients ? c.taps * outputs_padded / Simd<T>::lanes : 0);
     outputs = arena.take<T>(cut.images * lines * c.extent[1] * c.extent[2] * outputs_padded);
     constants = arena.take<T>(gradients ? 0 : c.taps * c.own.outputs + Simd<T>::lanes);
     partial = reinterpret_cast<Vector<T>*>(arena.take<T>(gradients ? Simd<T>::lanes * (cut.cut.rows + Simd<T>::lanes) : 0));
@@ -50,7 +63,7 @@ ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
   ImageCut cut{};
   cut.images = 1, cut.lines = lines;
   if (c.extent[0] <= fit) {
-    const int64_t wanted = std::min<int64_t>(fit / c.extent[0], tile_rows(c.own) / std::max<int64_t>(pixels, 1));
+    const int64_t wanted = std::min<int64_t>(fit / c.extent[0], conv_rows(c.own) / std::max<int64_t>(pixels, 1));
     cut.images = std::clamp<int64_t>(wanted, 1, divided(c.images, gradients ? divided(UNITS / 2, blocks) : 1));
   } else {
     // of every band the lines that its taps reach are done again: it should be several times as many
@@ -67,7 +80,7 @@ ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
     most = std::max(most, cut.images * std::min(phase.pixels[0], reached) * phase.pixels[1] * phase.pixels[2]);
   }
   cut.cut.tiles = most;
-  cut.cut.rows = int(std::clamp<int64_t>(std::max(tile_rows(c.own), LEAST_ROWS), 1, std::max<int64_t>(most, 1)));
+  cut.cut.rows = int(std::clamp<int64_t>(conv_rows(c.own), 1, std::max<int64_t>(most, 1)));
   const int64_t tiles = cut.image_tiles * cut.bands;
   if (gradients) {
     const int64_t sums = c.own.groups * c.own.inputs * c.own.basis.size * c.taps * c.own.outputs;
@@ -125,6 +138,13 @@ inline void load_piece(Vector<T> (&window)[N][Q], const S* w, int64_t ld, const 
   }
 }
 
+// Asks for the window of a piece ahead of its use; addresses past the end are harmless.
+template <class S>
+inline void fetch_piece(const S* w, int64_t ld, int functions, const Piece& piece) {
+  for (int j = 0; j < functions; ++j)
+    for (int q = 0; q < piece.vectors; ++q) __builtin_prefetch(w + j * ld + piece.w[q]);
+}
+
 // Calls f(first row, rows) over the rows of a phase, at most `most` at a time and about as many each time.
 template <class F>
 inline void over_chunks(const Places& places, int most, F&& f) {
@@ -151,7 +171,8 @@ void fill_constants(const Convolution<T>& c, const Band& band, int64_t e, int64_
   std::fill_n(own.tile.phi, own.tile.capacity, T(1));
   for (int64_t k = 0; k < c.phases; ++k) {
     own.places.fill(c, c.phase[k], one, p.groups * p.inputs);
-    const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], 1, first, outputs, places, own.pieces) : 0;
+    if (!own.places.count) continue;
+    const int64_t pieces = cut_pieces(c, c.phase[k], Piece::vectors_for(1), first, outputs, places, own.pieces);
     over_chunks(own.places, own.tile.capacity, [&](int64_t row, int rows) {
       over_pieces<T>(own.pieces, pieces, 1, [&]<int N, int Q>(const Piece& piece, int) {
         Vector<T> window[N][Q];
@@ -194,28 +215,32 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
     if (of.skipped) fill_constants(c, band, e, first, outputs, places, of.number, coefficients, own);
     for (int64_t k = 0; k < c.phases; ++k) {
       own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
-      const int functions = basis.n * together;
-      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], functions, first, outputs, places, own.pieces) : 0;
+      if (!own.places.count) continue;
+      const int vectors = Piece::vectors_for(basis.n * together);
+      const int64_t pieces = cut_pieces(c, c.phase[k], vectors, first, outputs, places, own.pieces);
       over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
-        for (int64_t i = 0; i < p.inputs; i += SLOTS) {
-          const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
+        const int some = conv_slots(p.basis);
+        for (int64_t i = 0; i < p.inputs; i += some) {
+          const int slots = int(std::min<int64_t>(some, p.inputs - i));
           prepare_pixels(left, band, own.places, e, row, rows, i, slots, own.tile, own.placed);
-          over_pieces<T>(own.pieces, pieces, basis.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
-            for (int slot = 0; slot < slots; slot += together)
-              over_segments(basis, own.tile, slot, [&](int t, int begin, int count) {
+          for (int slot = 0; slot < slots; slot += together)
+            over_segments(basis, own.tile, slot, [&](int t, int begin, int count) {
+              const int32_t* placed = own.placed_of(basis, row, slot) + begin;
+              const T* phi = own.tile.slot_phi(slot) + begin;
+              const auto* w = coefficients + ((i + slot) * K + basis.start[t]) * ld;
+              over_pieces<T>(own.pieces, pieces, basis.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
+                if (t + 1 < basis.segments) fetch_piece(w + ((basis.start[t + 1] - basis.start[t]) + j) * ld, ld, N, piece);
                 Vector<T> window[N][Q];
                 for (int f = 0; f < N; ++f) {
                   const int input = together == 1 ? 0 : (j + f) / basis.n;  // of those that are as one
-                  const auto* w = coefficients + ((i + slot + input) * K + basis.start[t]) * ld;
                   load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, j + f - input * basis.n, [&](auto& to, int function) {
-                    load_piece<T>(to, w + function * ld, ld, piece);
+                    load_piece<T>(to, w + (input * K + function) * ld, ld, piece);
                   });
                 }
-                add_inputs<T, N, Q>(window, own.placed_of(basis, row, slot) + begin,
-                           own.tile.slot_phi(slot) + int64_t(j) * own.tile.capacity + begin, own.tile.capacity, count,
-                           own.outputs + piece.at, piece.width);
+                add_inputs<T, N, Q>(window, placed, phi + int64_t(j) * own.tile.capacity, own.tile.capacity, count,
+                                    own.outputs + piece.at, piece.width);
               });
-          });
+            });
         }
       });
     }
@@ -232,7 +257,7 @@ inline void add_pixels(const Convolution<T>& c, const Relief<T>& of, ConvScratch
   const Tile<T>& tile = own.tile;
   const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
   auto add = [&]<int N, int Q>(const Piece& piece, const int32_t* placed, const T* phi, int count, T* to) {
-    Vector<T> sums[N][Q] = {};
+    Vector<T> sums[N][Q];
     add_batch<T, N, Q>(sums, placed, phi, tile.capacity, count, own.outputs + piece.at, piece.width);
     if (piece.whole) {
       for (int f = 0; f < N; ++f)
@@ -285,14 +310,16 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
     const int32_t* placed = own.placed_of(basis, row, slot);
     over_segments(basis, tile, slot, [&](int t, int begin, int count) {
       const Relief<T> of = relief(basis, input + slot, t);
-      over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
+      over_pieces<T>(own.slopes, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
         Vector<T> window[N][Q];
         load_relieved<T>(window, of, j, [&](auto& to, int k) {
           load_piece<T>(to, w + (slot * basis.size + basis.start[t] + k) * ld, ld, piece);
         });
+        if (t + 1 < basis.segments)
+          fetch_piece(w + (slot * basis.size + basis.start[t + 1]) * ld, ld, basis.n, piece);
         const T* phi = tile.slot_phi(slot) + int64_t(of.skipped + j) * tile.capacity + begin;
         // not by a pointer to one of the two: the window would leave its registers
-        if (j == 0 && &piece == own.pieces)
+        if (j == 0 && &piece == own.slopes)
           add_outputs<T, N, Q, true>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at, piece.width, Simd<T>::width,
                                      own.partial + begin);
         else
@@ -320,6 +347,7 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   ConvScratch<T> own(c, cut, true, arena);
   const Relief<T> of = left_out(p);
+  const int left = c.of_x ? p.basis.n - relief(c.steep.basis, input, 0).skipped : 1;  // functions with a slope of their own
   T* v = c.of_w ? c.of_w + ((part * p.groups + e) * p.inputs + input) * each : nullptr;
   if (v) std::fill_n(v, slots * each, T(0));
   for (int64_t tile = tiles * part / cut.parts; tile < tiles * (part + 1) / cut.parts; ++tile) {
@@ -328,18 +356,24 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
     read_cotangents(c, band, e * p.outputs, places, own.outputs);
     for (int64_t k = 0; k < c.phases; ++k) {
       own.places.fill(c, c.phase[k], band, p.groups * p.inputs);
-      const int64_t pieces = own.places.count ? cut_pieces(c, c.phase[k], p.basis.n - of.skipped, 0, p.outputs, places, own.pieces) : 0;
+      if (!own.places.count) continue;
+      const int64_t pieces = cut_pieces(c, c.phase[k], Piece::vectors_for(p.basis.n - of.skipped), 0, p.outputs, places, own.pieces);
+      const int64_t slopes = cut_pieces(c, c.phase[k], Piece::vectors_for_slopes(left), 0, p.outputs, places, own.slopes);
       over_chunks(own.places, cut.cut.rows, [&](int64_t row, int rows) {
-        prepare_pixels(c, band, own.places, e, row, rows, input, slots, own.tile, own.placed);
-        if (v) add_pixels(c, of, own, pieces, row, slots, v);
-        if (!c.of_x) return;
-        own.tile.evaluate(c.steep, input, slots);
-        with_storage<T>(p.w, p.w_storage, [&](auto* w) {
-          with_storage<T>(c.of_x, p.x_storage, [&](auto* of_x) {
-            pull_pixels(c, own, pieces, row, input, slots, w + (e * p.inputs + input) * each,
-                        of_x + (band.image * p.groups * p.inputs + e * p.inputs + input) * plane);
+        const int some = conv_slots(p.basis);
+        for (int64_t i = input; i < input + slots; i += some) {
+          const int few = int(std::min<int64_t>(some, input + slots - i));
+          prepare_pixels(c, band, own.places, e, row, rows, i, few, own.tile, own.placed);
+          if (v) add_pixels(c, of, own, pieces, row, few, v + (i - input) * each);
+          if (!c.of_x) continue;
+          own.tile.evaluate(c.steep, i, few);
+          with_storage<T>(p.w, p.w_storage, [&](auto* w) {
+            with_storage<T>(c.of_x, p.x_storage, [&](auto* of_x) {
+              pull_pixels(c, own, slopes, row, i, few, w + (e * p.inputs + i) * each,
+                          of_x + (band.image * p.groups * p.inputs + e * p.inputs + i) * plane);
+            });
           });
-        });
+        }
       });
     }
   }

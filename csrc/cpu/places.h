@@ -97,10 +97,14 @@ struct Places {
   }
 };
 
-// Vectors of the outputs of neighbouring taps, as many as a kernel keeps in registers: with up to three functions more
-// than a block of outputs.
+// Vectors of the outputs of neighbouring taps, as many as a kernel keeps in registers: with few functions more than a
+// block of outputs. Slopes leave room for more of them, since their sums run over outputs.
 struct Piece {
-  static constexpr int most = HOF_VECTOR_BYTES == 64 ? 6 : HOF_VECTOR_BYTES == 32 ? 3 : 2;
+  static constexpr int block = Simd<float>::block, wide = HOF_VECTOR_BYTES == 64 ? 6 : HOF_VECTOR_BYTES == 32 ? 3 : 2;
+  static constexpr int most = HOF_VECTOR_BYTES == 16 ? 2 : 6;
+  static constexpr int window = HOF_VECTOR_BYTES == 64 ? 18 : 12;  // vectors of all functions taken at once
+  static constexpr int vectors_for(int functions) { return functions <= 3 ? wide : block; }
+  static constexpr int vectors_for_slopes(int functions) { return functions <= 2 ? most : vectors_for(functions); }
   int vectors;
   bool whole;           // all outputs of all of them exist
   int64_t at;           // from the first place on, in numbers
@@ -109,13 +113,12 @@ struct Piece {
   int64_t valid[most];  // outputs that it has
 };
 
-// The pieces of a phase for so many functions, places, and the outputs [first, first + outputs); `to` has room for
-// taps * padded(outputs) / lanes.
+// The pieces of a phase, of at most so many vectors, for so many places and the outputs [first, first + outputs); `to`
+// has room for taps * padded(outputs) / lanes.
 template <class T>
-inline int64_t cut_pieces(const Convolution<T>& c, const Phase& phase, int functions, int64_t first, int64_t outputs,
+inline int64_t cut_pieces(const Convolution<T>& c, const Phase& phase, int most, int64_t first, int64_t outputs,
                           int64_t places, Piece* to) {
   constexpr int L = Simd<T>::lanes;
-  const int most = functions <= 3 ? Piece::most : Simd<T>::block;
   auto offset = [&](int64_t t) {
     const int64_t* of = phase.offsets + 3 * t;
     return (of[0] * c.extent[1] + of[1]) * c.extent[2] + of[2];
@@ -156,7 +159,8 @@ inline void over_pieces(const Piece* pieces, int64_t count, int n, F&& f) {
       int first = 0;
       if constexpr (Q <= Simd<T>::block)
         for (; n > 4 && n - first >= many; first += many) f.template operator()<many, Q>(*piece, first);
-      over_functions<T, Q>(n - first, [&]<int N, int>(int j, int64_t) { f.template operator()<N, Q>(*piece, first + j); }, 0);
+      auto some = [&]<int N, int>(int j, int64_t) { f.template operator()<N, Q>(*piece, first + j); };
+      over_functions<T, Q, std::min(4, Piece::window / Q)>(n - first, some, 0);
     };
     switch (piece->vectors) {
       case 1: functions.template operator()<1>(); break;
@@ -223,8 +227,9 @@ inline void read_cotangents(const Convolution<T>& c, const Band& band, int64_t c
         T* to = g + places * o + place * width;
         for (int64_t at = 0; at < length; at += L)
           for (int q = 0; q < Q; ++q) {
-            Vector<T> v[L] = {};
-            for (int l = 0; l < L && o + q * L + l < O; ++l) v[l] = load_some_as<T>(from + (q * L + l) * plane + at, length - at);
+            Vector<T> v[L];
+            for (int l = 0; l < L; ++l)
+              v[l] = o + q * L + l < O ? load_some_as<T>(from + (q * L + l) * plane + at, length - at) : Vector<T>{};
             transpose<T>(v);
             for (int l = 0; l < L && at + l < length; ++l) store(to + (at + l) * width + q * L, v[l]);
           }

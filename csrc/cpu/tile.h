@@ -44,15 +44,15 @@ struct Tile {
   T* of_row;         // features of one row
   int32_t *segment, *place;  // of each row; where the next row of a segment goes, for each quarter of the rows
 
-  void lay(const Basis<T>& basis, int rows_at_most, Arena& arena) {
+  void lay(const Basis<T>& basis, int rows_at_most, Arena& arena, int64_t slots = SLOTS) {
     // whole vectors are written, also past a segment's end: the next segment overwrites it
     capacity = (rows_at_most + 2 * Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes, n = basis.n, segments = basis.segments;
-    phi = arena.take<T>(int64_t(SLOTS) * n * capacity);
+    phi = arena.take<T>(slots * n * capacity);
     sorted = arena.take<T>(basis.product() && segments > 1 ? int64_t(n) * capacity : 0);
-    order = arena.take<int32_t>(int64_t(SLOTS) * capacity);
-    offset = arena.take<int32_t>(int64_t(SLOTS) * (segments + 1));
-    x = arena.take<T>(int64_t(SLOTS) * capacity);
-    u = arena.take<T>(int64_t(SLOTS) * capacity);
+    order = arena.take<int32_t>(slots * capacity);
+    offset = arena.take<int32_t>(slots * (segments + 1));
+    x = arena.take<T>(slots * capacity);
+    u = arena.take<T>(slots * capacity);
     segment = arena.take<int32_t>(capacity);
     place = arena.take<int32_t>(4 * segments);
     of_row = arena.take<T>(basis.m);
