@@ -11,29 +11,33 @@ namespace HOF_VARIANT {
 template <class T>
 inline void meet(const Problem<T>& p, const Problem<T>* slopes, Tile<T>& tile, int64_t e, int64_t row, int rows,
                  int64_t input, int slots, const Met<T>& met) {
-  auto spread = [&](int64_t offset) {
+  auto spread = [&]<int N>(int64_t offset) {
     for (int k = 0; k < slots; ++k) {
       const int64_t at = (input + k) * met.rows;
       const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
-      int32_t* first = met.first + at;
+      const T* phi = tile.slot_phi(k);
       for (int t = 0; t < tile.segments; ++t)
-        for (int r = begin[t]; r < begin[t + 1]; ++r) first[order[r]] = int32_t(p.basis.start[t]);
-      for (int j = 0; j < tile.n; ++j) {
-        const T* from = tile.slot_phi(k) + int64_t(j) * tile.capacity;
-        T* to = met.values + at * met.width + offset + j;
-        if (p.basis.product()) {
-          for (int r = 0; r < rows; ++r) to[r * met.width] = from[r];
-        } else {
-          for (int r = 0; r < rows; ++r) to[order[r] * met.width] = from[r];
+        for (int r = begin[t]; r < begin[t + 1]; ++r) {
+          const int64_t edge = at + (p.basis.product() ? r : order[r]);
+          met.first[edge] = int32_t(p.basis.start[t]);
+          T* to = met.values + edge * met.width + offset;
+          for (int j = 0; j < (N ? N : tile.n); ++j) to[j] = phi[int64_t(j) * tile.capacity + r];
         }
-      }
+    }
+  };
+  auto spread_all = [&](int64_t offset) {
+    switch (tile.n) {
+      case 2: return spread.template operator()<2>(offset);
+      case 3: return spread.template operator()<3>(offset);
+      case 4: return spread.template operator()<4>(offset);
+      default: return spread.template operator()<0>(offset);
     }
   };
   tile.prepare(p, e, row, rows, input, slots);
-  spread(0);
+  spread_all(0);
   if (!slopes) return;
   tile.evaluate(*slopes, input, slots);
-  spread(tile.n);
+  spread_all(tile.n);
 }
 
 // The edges of some rows to a block of outputs.
@@ -58,11 +62,9 @@ inline void function(const Edges<T, S>& edges, int64_t window, const T* phi, Vec
   constexpr int L = Simd<T>::lanes;
   const S* w = edges.w + window;
   for (int q = 0; q < Q; ++q) f[q] = Vector<T>{};
-  for (int j = 0; j < (N ? N : edges.n); ++j)
-    for (int q = 0; q < Q; ++q) {
-      const S* from = w + j * edges.outputs + q * L;
-      f[q] += (Whole ? load_as<T>(from) : load_some_as<T>(from, edges.valid - q * L)) * phi[j];
-    }
+  for (int j = 0; j < (N ? N : edges.n); ++j, w += edges.outputs)
+    for (int q = 0; q < Q; ++q)
+      f[q] += (Whole ? load_as<T>(w + q * L) : load_some_as<T>(w + q * L, edges.valid - q * L)) * phi[j];
 }
 
 // Inputs are taken some at a time, for all rows of a tile: their coefficients stay in the first-level cache.
@@ -258,8 +260,10 @@ inline void pull(const Edges<T, S>& edges, int64_t row, int64_t i, int64_t end, 
       run[q] *= factors[k - i][q];
     }
     for (int line = 0; line < LINES<T, Q>; ++line) shares[line][k - i] = share[line];
-    for (int j = 0; j < (N ? N : edges.n); ++j)
-      for (int q = 0; q < Q; ++q) add_some<Whole>(to + j * edges.outputs + q * L, pulled[q] * phi[j], edges.valid - q * L);
+    for (int j = 0; j < (N ? N : edges.n); ++j, to += edges.outputs) {
+      const Vector<T> value = phi[j] - Vector<T>{};  // read once: for all the compiler knows `to` may be of phi
+      for (int q = 0; q < Q; ++q) add_some<Whole>(to + q * L, pulled[q] * value, edges.valid - q * L);
+    }
   }
   for (int q = 0; q < Q; ++q) behind[q] = run[q];
 }
