@@ -177,7 +177,7 @@ inline void fetch(const S* from, int64_t ld) {
     for (int q = 0; q < Q; ++q) __builtin_prefetch(from + j * ld + q * Simd<T>::lanes);
 }
 
-// Calls f.template operator()<N, Q>(first function, first output) over blocks of at most 4 functions x one block.
+// Calls f.template operator()<N, Q>(first function, first output) over blocks of at most Most functions x one block.
 // Fewer vectors for the last outputs, so that narrow layers do not pay for wide ones.
 template <class T, int Q, int Most = 4, class F>
 inline void over_functions(int n, F&& f, int64_t o) {

@@ -7,37 +7,42 @@
 namespace hof {
 namespace HOF_VARIANT {
 
+// Calls f.template operator()<N>(); N: n, or 0 where n is not of the usual ones.
+template <class F>
+inline void with_functions(int n, F&& f) {
+  switch (n) {
+    case 2: return f.template operator()<2>();
+    case 3: return f.template operator()<3>();
+    case 4: return f.template operator()<4>();
+    default: return f.template operator()<0>();
+  }
+}
+
 // Writes, for each input and row, the first coefficient of its window and the n values there; with slopes, also those.
 template <class T>
 inline void meet(const Problem<T>& p, const Problem<T>* slopes, Tile<T>& tile, int64_t e, int64_t row, int rows,
                  int64_t input, int slots, const Met<T>& met) {
-  auto spread = [&]<int N>(int64_t offset) {
-    for (int k = 0; k < slots; ++k) {
-      const int64_t at = (input + k) * met.rows;
-      const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
-      const T* phi = tile.slot_phi(k);
-      for (int t = 0; t < tile.segments; ++t)
-        for (int r = begin[t]; r < begin[t + 1]; ++r) {
-          const int64_t edge = at + (p.basis.product() ? r : order[r]);
-          met.first[edge] = int32_t(p.basis.start[t]);
-          T* to = met.values + edge * met.width + offset;
-          for (int j = 0; j < (N ? N : tile.n); ++j) to[j] = phi[int64_t(j) * tile.capacity + r];
-        }
-    }
-  };
-  auto spread_all = [&](int64_t offset) {
-    switch (tile.n) {
-      case 2: return spread.template operator()<2>(offset);
-      case 3: return spread.template operator()<3>(offset);
-      case 4: return spread.template operator()<4>(offset);
-      default: return spread.template operator()<0>(offset);
-    }
+  auto spread = [&](int64_t offset) {
+    with_functions(tile.n, [&]<int N>() {
+      for (int k = 0; k < slots; ++k) {
+        const int64_t at = (input + k) * met.rows;
+        const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
+        const T* phi = tile.slot_phi(k);
+        for (int t = 0; t < tile.segments; ++t)
+          for (int r = begin[t]; r < begin[t + 1]; ++r) {
+            const int64_t edge = at + (p.basis.product() ? r : order[r]);
+            met.first[edge] = int32_t(p.basis.start[t]);
+            T* to = met.values + edge * met.width + offset;
+            for (int j = 0; j < (N ? N : tile.n); ++j) to[j] = phi[int64_t(j) * tile.capacity + r];
+          }
+      }
+    });
   };
   tile.prepare(p, e, row, rows, input, slots);
-  spread_all(0);
+  spread(0);
   if (!slopes) return;
   tile.evaluate(*slopes, input, slots);
-  spread_all(tile.n);
+  spread(tile.n);
 }
 
 // The edges of some rows to a block of outputs.
@@ -96,24 +101,16 @@ inline void carry(const Edges<T, S>& edges, int64_t row, int64_t i, int64_t end,
 template <class T>
 constexpr int BLOCK = 4 * Simd<T>::lanes;
 
-template <class T, int N, class F>
-inline void over_outputs_of(int64_t o, int64_t end, F&& f) {
-  constexpr int L = Simd<T>::lanes;
-  for (; o + 4 * L <= end; o += 4 * L) f.template operator()<N, 4, true>(o);
-  for (; o + 2 * L <= end; o += 2 * L) f.template operator()<N, 2, true>(o);
-  for (; o + L <= end; o += L) f.template operator()<N, 1, true>(o);
-  if (o < end) f.template operator()<0, 1, false>(o);
-}
-
 // Calls f.template operator()<N, Q, Whole>(first output) over blocks of the outputs [o, end); N: 0, or n.
 template <class T, class F>
 inline void over_outputs(int n, int64_t o, int64_t end, F&& f) {
-  switch (n) {
-    case 2: return over_outputs_of<T, 2>(o, end, f);
-    case 3: return over_outputs_of<T, 3>(o, end, f);
-    case 4: return over_outputs_of<T, 4>(o, end, f);
-    default: return over_outputs_of<T, 0>(o, end, f);
-  }
+  constexpr int L = Simd<T>::lanes;
+  with_functions(n, [&]<int N>() {
+    for (; o + 4 * L <= end; o += 4 * L) f.template operator()<N, 4, true>(o);
+    for (; o + 2 * L <= end; o += 2 * L) f.template operator()<N, 2, true>(o);
+    for (; o + L <= end; o += L) f.template operator()<N, 1, true>(o);
+  });
+  if (o < end) f.template operator()<0, 1, false>(o);
 }
 
 template <class T>

@@ -1,5 +1,5 @@
 // One variant of the kernels. Included once for each instruction set.
-#include "convolution.h"
+#include "convolution_gradients.h"
 #include "gradients.h"
 #include "product.h"
 #include "sum_inputs.h"
