@@ -17,7 +17,7 @@ from high_order_fused.backends import get, resolve
 from high_order_fused.functional import sum_batch, sum_inputs, sum_outputs
 from high_order_fused.operands import Operands
 
-from .cases import Case
+from .cases import LAYERS, Case, named
 from .markdown import insert
 from .report import figure, machine
 from .rivals import data, ours
@@ -31,6 +31,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 LARGE = Case("large", "continuous", 4096, 128, 128, n=4, segments=5)
 ROW = Case("row", "continuous", 1, 512, 512, n=4, segments=8)
 TINY = Case("tiny", "continuous", 2, 2, 2, n=3, segments=4)
+FEW, MANY = 2, 32  # segments of the convolutions
 CPU = torch.device("cpu")
 Tick = Callable[[str], None]
 
@@ -39,6 +40,7 @@ def measure(rounds: int, budget: float, tick: Tick) -> dict[str, Any]:
     """All parts, as plain data for JSON. tick(what comes next) is called before each."""
     parts: dict[str, Callable[[int, float], Any]] = {
         "segments": _segments,
+        "convolutions": _convolutions,
         "dtypes": _dtypes,
         "threads": _threads,
         "one_row": _one_row,
@@ -65,11 +67,13 @@ def table(result: dict[str, Any], name: str) -> str:
         for name, entry in result["dtypes"].items()
         if name != "float32"
     )
+    convolutions = ", ".join(f"{kind} {ratio:.2f}" for kind, ratio in result["convolutions"].items())
     said = (
         "Useful rate (2 B I O n) over that of a matrix product; batch 4096, 128 -> 128, n = 4, float32, "
         "with two more segments beyond the interval; then the layer's times. Forward + backward at 5 "
         f"segments: rate of other dtypes over float32's: {dtypes}; {threads['threads']} threads "
-        f"{threads['speedup']:.2f} times as fast as one. One row, 512 -> 512, 8 segments, no gradients: "
+        f"{threads['speedup']:.2f} times as fast as one. Convolutions, 32 x 16 -> 32 28x28 k3, n = 3, "
+        f"at {MANY} segments over {FEW}: {convolutions}. One row, 512 -> 512, 8 segments, no gradients: "
         f"{row['warm_over_linear']:.1f} times nn.Linear warm, {row['cold_over_linear']:.1f} cold. "
         f"A call without its kernel: {python['forward_us']:.0f} us without gradients, "
         f"{python['graph_us']:.0f} us when recording. {machine(result['stamp'])}. "
@@ -110,6 +114,18 @@ def _segments(rounds: int, budget: float) -> list[dict[str, Any]]:
         entry["rates"] = {name: _rounded(case.flop / times[name] / rate) for name in CONTRACTIONS}
         found.append(entry)
     return found
+
+
+def _convolutions(rounds: int, budget: float) -> dict[str, float]:
+    """Forward + backward at many segments over that at few, of all kinds with segments in one alternation."""
+    names = {"continuous": "conv", "discontinuous": "conv-discontinuous"}
+    cases = named([f"{name}-{count}" for name in names.values() for count in (FEW, MANY)], LAYERS)
+    seconds = _medians(
+        {case.name: partial(forward_backward, *_built(case)) for case in cases}, rounds, budget
+    )
+    return {
+        kind: _rounded(seconds[f"{name}-{MANY}"] / seconds[f"{name}-{FEW}"]) for kind, name in names.items()
+    }
 
 
 def _contractions(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, Callable[[], object]]:
