@@ -132,16 +132,18 @@ inline Vector<T> add_halves(Vector<T> a, Vector<T> b, std::integer_sequence<int,
 }
 
 template <class T, int Chunk, int Count>
-inline void halve(Vector<T>* v) {
+__attribute__((always_inline)) inline void halve(Vector<T> (&v)[Simd<T>::lanes]) {
   for (int k = 0; k < Count / 2; ++k)
     v[k] = add_halves<T, Chunk>(v[2 * k], v[2 * k + 1], std::make_integer_sequence<int, Simd<T>::lanes>());
   constexpr int next = Chunk == 0 || 2 * Chunk * int(sizeof(T)) >= 16 ? 0 : 2 * Chunk;
   if constexpr (Count > 2) halve<T, next, Count / 2>(v);
 }
 
-// Lane r of the result is the sum of v[r]; v, of as many vectors as there are lanes, is overwritten.
+// Lane r of the result is the sum of row r; of as many rows as there are lanes.
 template <class T>
-inline Vector<T> sums(Vector<T>* v) {
+inline Vector<T> sums(const Vector<T>* rows) {
+  Vector<T> v[Simd<T>::lanes];
+  for (int r = 0; r < Simd<T>::lanes; ++r) v[r] = rows[r];
   halve<T, 1, Simd<T>::lanes>(v);
   return v[0];
 }

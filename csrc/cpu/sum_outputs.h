@@ -70,7 +70,8 @@ template <class T>
 struct OutputsRoom {
   Vector<T>* partial;
   T* columns;
-  T* relieved;  // the coefficients that are left to a product
+  T* relieved;          // the coefficients that are left to a product
+  Relief<T>* relieves;  // of each segment, where rows are sorted
 
   void lay(const Problem<T>& p, int rows, Arena& arena) {
     constexpr int L = Simd<T>::lanes;
@@ -78,6 +79,7 @@ struct OutputsRoom {
         arena.take<T>(L * std::max<int64_t>(rows + L, SLOTS * p.basis.n * Simd<T>::block)));
     columns = arena.take<T>(int64_t(SLOTS) * rows);
     relieved = arena.take<T>(p.basis.product() ? SLOTS * (p.basis.n - 1) * p.outputs : 0);
+    relieves = arena.take<Relief<T>>(p.basis.product() ? 0 : p.basis.segments);
   }
 };
 
@@ -97,10 +99,12 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
   for (int k = 0; k < slots; ++k) {
     const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
     const S* w = coefficients + k * p.basis.size * p.outputs;
+    if (k == 0 || p.basis.table_stride)
+      for (int t = 0; t < tile.segments; ++t) room.relieves[t] = relief(p.basis, input + k, t);
     for (int t = 0; t < tile.segments; ++t) {
       const int count = begin[t + 1] - begin[t];
       if (count == 0) continue;
-      const Relief<T> of = relief(p.basis, input + k, t);
+      const Relief<T> of = room.relieves[t];
       over_wide_blocks<T>(tile.n - of.skipped, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
         Vector<T> window[N][Q];
         load_relieved<T>(window, of, j, [&](auto& to, int k) {
