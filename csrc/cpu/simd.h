@@ -169,15 +169,20 @@ inline void transpose(Vector<T>* v) {
 
 // Sorts rows by segment where few segments have any: `order` and `sorted` get row number and x segment after segment,
 // offset[t] where each begins. Whole vectors are written. False where they are many, or without instructions for it.
-template <class T>
-inline bool sort_few(const int32_t*, const T*, int, int, int32_t*, T*, int32_t*) {
-  return false;
+#if HOF_VECTOR_BYTES == 64
+// Those of 16 numbers that are in the mask, one after the other.
+inline void keep(__mmask16 mask, const float* from, float* to) {
+  _mm512_storeu_ps(to, _mm512_maskz_compress_ps(mask, _mm512_loadu_ps(from)));
 }
 
-#if HOF_VECTOR_BYTES == 64
-template <>
-inline bool sort_few<float>(const int32_t* segment, const float* x, int rows, int segments, int32_t* order,
-                            float* sorted, int32_t* offset) {
+inline void keep(__mmask16 mask, const double* from, double* to) {
+  const __mmask8 low = __mmask8(mask), high = __mmask8(mask >> 8);
+  _mm512_storeu_pd(to, _mm512_maskz_compress_pd(low, _mm512_loadu_pd(from)));
+  _mm512_storeu_pd(to + __builtin_popcount(low), _mm512_maskz_compress_pd(high, _mm512_loadu_pd(from + 8)));
+}
+
+template <class T>
+inline bool sort_few(const int32_t* segment, const T* x, int rows, int segments, int32_t* order, T* sorted, int32_t* offset) {
   if (segments > 32) return false;
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i one = _mm512_set1_epi32(1), bound = _mm512_set1_epi32(rows);
@@ -198,12 +203,17 @@ inline bool sort_few<float>(const int32_t* segment, const float* x, int rows, in
       const __mmask16 valid = _mm512_cmplt_epi32_mask(number, bound);
       const __mmask16 here = _mm512_mask_cmpeq_epi32_mask(valid, _mm512_loadu_si512(segment + r), wanted);
       _mm512_storeu_si512(order + at, _mm512_maskz_compress_epi32(here, number));
-      _mm512_storeu_ps(sorted + at, _mm512_maskz_compress_ps(here, _mm512_loadu_ps(x + r)));
+      keep(here, x + r, sorted + at);
       at += __builtin_popcount(here);
     }
   }
   offset[segments] = at;
   return true;
+}
+#else
+template <class T>
+inline bool sort_few(const int32_t*, const T*, int, int, int32_t*, T*, int32_t*) {
+  return false;
 }
 #endif
 

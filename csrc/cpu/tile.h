@@ -46,7 +46,8 @@ struct Tile {
 
   void lay(const Basis<T>& basis, int rows_at_most, Arena& arena, int64_t slots = SLOTS) {
     // whole vectors are written, also past a segment's end: the next segment overwrites it
-    capacity = (rows_at_most + 2 * Simd<T>::lanes - 1) / Simd<T>::lanes * Simd<T>::lanes, n = basis.n, segments = basis.segments;
+    constexpr int most = HOF_VECTOR_BYTES / int(sizeof(int32_t));  // lanes
+    capacity = (rows_at_most + 2 * most - 1) / most * most, n = basis.n, segments = basis.segments;
     phi = arena.take<T>(slots * n * capacity);
     sorted = arena.take<T>(basis.product() && segments > 1 ? int64_t(n) * capacity : 0);
     order = arena.take<int32_t>(slots * capacity);
