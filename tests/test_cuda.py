@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +28,18 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "csrc"
 SHIM = Path(__file__).parent / "cuda_shim"
 FAMILIES = [f"{family}-{policies[-1]}" for family, policies in cases.POLICIES.items()]
+
+
+def test_the_cost_model_knows_the_sizes_of_the_kernels():
+    text = "".join(path.read_text() for path in (SOURCES / "cuda").iterdir())
+    found = dict(re.findall(r"constexpr int (TILE|THREADS|ENTRIES|DEPTH) = ([^;]+);", text))
+    sizes = {name: found[name] for name in ("TILE", "THREADS", "ENTRIES", "DEPTH")}
+    assert sizes == {
+        "TILE": str(cuda._TILE),
+        "THREADS": str(cuda._THREADS),
+        "ENTRIES": f"{cuda._SORTED // cuda._THREADS} * THREADS",
+        "DEPTH": f"{4 * cuda._DEPTH} / int(sizeof(T))",
+    }
 
 
 @functools.cache

@@ -105,7 +105,7 @@ def check(base, name, kernel, target, scaled=False, patch=None):
 
 
 NAMES = ("base", "name", "kernel", "target", "scaled")
-# each base, type, kernel and target at least twice, in other company
+# every base, type, kernel and target, most of them several times and in other company
 SAMPLE = EVERY[::31] + FURTHER[::61]
 
 
