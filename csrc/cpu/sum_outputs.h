@@ -71,7 +71,7 @@ struct OutputsRoom {
   Vector<T>* partial;
   T* columns;
   T* relieved;          // the coefficients that are left to a product
-  Relief<T>* relieves;  // of each segment, where rows are sorted
+  Relief<T>* relieves;  // of each segment, where rows are sorted and all inputs have the same tables
 
   void lay(const Problem<T>& p, int rows, Arena& arena) {
     constexpr int L = Simd<T>::lanes;
@@ -96,15 +96,15 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
     relieve(p, of, slots, coefficients, room.relieved);
     return multiply_outputs<T>(p, tile, 1, slots, room.relieved, g, t, room.columns);
   }
+  const bool alike = p.basis.table_stride == 0;  // the tables of all inputs
+  for (int t = 0; alike && t < tile.segments; ++t) room.relieves[t] = relief(p.basis, input, t);
   for (int k = 0; k < slots; ++k) {
     const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
     const S* w = coefficients + k * p.basis.size * p.outputs;
-    if (k == 0 || p.basis.table_stride)
-      for (int t = 0; t < tile.segments; ++t) room.relieves[t] = relief(p.basis, input + k, t);
     for (int t = 0; t < tile.segments; ++t) {
       const int count = begin[t + 1] - begin[t];
       if (count == 0) continue;
-      const Relief<T> of = room.relieves[t];
+      const Relief<T> of = alike ? room.relieves[t] : relief(p.basis, input + k, t);
       over_wide_blocks<T>(tile.n - of.skipped, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
         Vector<T> window[N][Q];
         load_relieved<T>(window, of, j, [&](auto& to, int k) {
