@@ -167,8 +167,6 @@ inline void transpose(Vector<T>* v) {
   }
 }
 
-// Sorts rows by segment where few segments have any: `order` and `sorted` get row number and x segment after segment,
-// offset[t] where each begins. Whole vectors are written. False where they are many, or without instructions for it.
 #if HOF_VECTOR_BYTES == 64
 // Those of 16 numbers that are in the mask, one after the other.
 inline void keep(__mmask16 mask, const float* from, float* to) {
@@ -181,6 +179,8 @@ inline void keep(__mmask16 mask, const double* from, double* to) {
   _mm512_storeu_pd(to + __builtin_popcount(low), _mm512_maskz_compress_pd(high, _mm512_loadu_pd(from + 8)));
 }
 
+// Sorts rows by segment where few segments have any: `order` and `sorted` get row number and x segment after segment,
+// offset[t] where each begins. Whole vectors are written. False where they are many.
 template <class T>
 inline bool sort_few(const int32_t* segment, const T* x, int rows, int segments, int32_t* order, T* sorted, int32_t* offset) {
   if (segments > 32) return false;
@@ -211,6 +211,7 @@ inline bool sort_few(const int32_t* segment, const T* x, int rows, int segments,
   return true;
 }
 #else
+// Without instructions for it.
 template <class T>
 inline bool sort_few(const int32_t*, const T*, int, int, int32_t*, T*, int32_t*) {
   return false;
