@@ -34,6 +34,7 @@ struct ConvScratch {
   T* outputs;              // y or g by places
   T* constants;            // [taps, outputs]: what functions add that are the same number everywhere
   Vector<T>* partial;
+  Relief<T>* relieves;     // of each segment, where all inputs have the same tables
 
   ConvScratch(const Convolution<T>& c, const ImageCut& cut, bool gradients, Arena& arena) {
     const int64_t outputs_padded = padded(gradients ? c.own.outputs : cut.each, Simd<T>::lanes), lines = most_lines(c, cut.lines, gradients);
@@ -46,6 +47,7 @@ struct ConvScratch {
     outputs = arena.take<T>(cut.images * lines * c.extent[1] * c.extent[2] * outputs_padded);
     constants = arena.take<T>(gradients ? 0 : c.taps * c.own.outputs + Simd<T>::lanes);
     partial = reinterpret_cast<Vector<T>*>(arena.take<T>(gradients ? Simd<T>::lanes * (cut.cut.rows + Simd<T>::lanes) : 0));
+    relieves = arena.take<Relief<T>>(gradients ? c.own.basis.segments : 0);
   }
 
   // Of a slot of the tile that begins with this row of a phase.
@@ -127,22 +129,26 @@ inline void over_segments(const Basis<T>& basis, const Tile<T>& tile, int slot, 
     if (begin[t + 1] > begin[t]) f(t, begin[t], begin[t + 1] - begin[t]);
 }
 
+// Functions from a segment's window to the next one's, after the last to the next input's first.
+template <class T>
+inline int64_t to_next(const Basis<T>& basis, int segment) {
+  return (segment + 1 < basis.segments ? basis.start[segment + 1] : basis.size) - basis.start[segment];
+}
+
+// The coefficients of a piece, and what lies `ahead` of them asked for, the next segment's; past the end is harmless.
 template <class T, int N, int Q, class S>
-inline void load_piece(Vector<T> (&window)[N][Q], const S* w, int64_t ld, const Piece& piece) {
+inline void load_piece(Vector<T> (&window)[N][Q], const S* w, int64_t ld, const Piece& piece, int64_t ahead) {
   if (piece.whole) {  // asked once: a run may be of a few rows
     for (int j = 0; j < N; ++j)
-      for (int q = 0; q < Q; ++q) window[j][q] = load_as<T>(w + j * ld + piece.w[q]);
+      for (int q = 0; q < Q; ++q) {
+        const S* from = w + j * ld + piece.w[q];
+        window[j][q] = load_as<T>(from);
+        __builtin_prefetch(from + ahead);
+      }
   } else {
     for (int j = 0; j < N; ++j)
       for (int q = 0; q < Q; ++q) window[j][q] = load_some_as<T>(w + j * ld + piece.w[q], piece.valid[q]);
   }
-}
-
-// Asks for the window of a piece ahead of its use; addresses past the end are harmless.
-template <class S>
-inline void fetch_piece(const S* w, int64_t ld, int functions, const Piece& piece) {
-  for (int j = 0; j < functions; ++j)
-    for (int q = 0; q < piece.vectors; ++q) __builtin_prefetch(w + j * ld + piece.w[q]);
 }
 
 // Calls f(first row, rows) over the rows of a phase, at most `most` at a time and about as many each time.
@@ -176,7 +182,7 @@ void fill_constants(const Convolution<T>& c, const Band& band, int64_t e, int64_
     over_chunks(own.places, own.tile.capacity, [&](int64_t row, int rows) {
       over_pieces<T>(own.pieces, pieces, 1, [&]<int N, int Q>(const Piece& piece, int) {
         Vector<T> window[N][Q];
-        load_piece<T, N, Q>(window, own.constants, ld, piece);
+        load_piece<T, N, Q>(window, own.constants, ld, piece, 0);
         add_inputs<T, N, Q>(window, own.places.place + row, own.tile.phi, own.tile.capacity, rows, own.outputs + piece.at, piece.width);
       });
     });
@@ -228,13 +234,13 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
               const int32_t* placed = own.placed_of(basis, row, slot) + begin;
               const T* phi = own.tile.slot_phi(slot) + begin;
               const auto* w = coefficients + ((i + slot) * K + basis.start[t]) * ld;
+              const int64_t ahead = to_next(basis, t) * ld;
               over_pieces<T>(own.pieces, pieces, basis.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
-                if (t + 1 < basis.segments) fetch_piece(w + ((basis.start[t + 1] - basis.start[t]) + j) * ld, ld, N, piece);
                 Vector<T> window[N][Q];
                 for (int f = 0; f < N; ++f) {
                   const int input = together == 1 ? 0 : (j + f) / basis.n;  // of those that are as one
-                  load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, j + f - input * basis.n, [&](auto& to, int function) {
-                    load_piece<T>(to, w + (input * K + function) * ld, ld, piece);
+                  load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, j + f - input * basis.n, [&](auto& to, int k) {
+                    load_piece<T>(to, w + (input * K + k) * ld, ld, piece, ahead);
                   });
                 }
                 add_inputs<T, N, Q>(window, placed, phi + int64_t(j) * own.tile.capacity, own.tile.capacity, count,

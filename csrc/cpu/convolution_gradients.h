@@ -7,24 +7,37 @@
 namespace hof {
 namespace HOF_VARIANT {
 
+// Asks for numbers that sums are going to be added to.
+template <class T, int N, int Q>
+inline void fetch_piece(const T* to, int64_t ld, const Piece& piece) {
+  for (int f = 0; f < N; ++f)
+    for (int q = 0; q < Q; ++q) __builtin_prefetch(to + f * ld + piece.w[q]);
+}
+
+template <class T, int N, int Q>
+inline void add_piece(const Vector<T> (&sums)[N][Q], T* to, int64_t ld, const Piece& piece) {
+  constexpr int L = Simd<T>::lanes;
+  if (piece.whole) {
+    for (int f = 0; f < N; ++f)
+      for (int q = 0; q < Q; ++q) add_some<true>(to + f * ld + piece.w[q], sums[f][q], L);
+  } else {
+    for (int f = 0; f < N; ++f)
+      for (int q = 0; q < Q; ++q) add_some<false>(to + f * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+  }
+}
+
 // The sums over the rows of a tile for each coefficient, added to v [slot, K, taps, outputs]. Those of functions that are
 // left out are finished later from the cotangents' own, which are kept in place of the first.
 template <class T>
 inline void add_pixels(const Convolution<T>& c, const Relief<T>& of, ConvScratch<T>& own, int64_t pieces, int64_t row, int slots,
                        T* v) {
-  constexpr int L = Simd<T>::lanes;
   const Tile<T>& tile = own.tile;
   const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
   auto add = [&]<int N, int Q>(const Piece& piece, const int32_t* placed, const T* phi, int count, T* to) {
+    fetch_piece<T, N, Q>(to, ld, piece);
     Vector<T> sums[N][Q];
     add_batch<T, N, Q>(sums, placed, phi, tile.capacity, count, own.outputs + piece.at, piece.width);
-    if (piece.whole) {
-      for (int f = 0; f < N; ++f)
-        for (int q = 0; q < Q; ++q) add_some<true>(to + f * ld + piece.w[q], sums[f][q], L);
-    } else {
-      for (int f = 0; f < N; ++f)
-        for (int q = 0; q < Q; ++q) add_some<false>(to + f * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
-    }
+    add_piece<T, N, Q>(sums, to, ld, piece);
   };
   over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int first) {
     const int j = of.skipped + first;
@@ -65,17 +78,18 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
   const Basis<T>& basis = c.steep.basis;
   const Tile<T>& tile = own.tile;
   const int64_t ld = c.taps * c.own.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
+  const bool alike = basis.table_stride == 0;  // the tables of all inputs
+  for (int t = 0; alike && t < (basis.product() ? 1 : tile.segments); ++t) own.relieves[t] = relief(basis, input, t);
   for (int slot = 0; slot < slots; ++slot) {
     const int32_t* placed = own.placed_of(basis, row, slot);
     over_segments(basis, tile, slot, [&](int t, int begin, int count) {
-      const Relief<T> of = relief(basis, input + slot, t);
+      const Relief<T> of = alike ? own.relieves[t] : relief(basis, input + slot, t);
+      const int64_t ahead = to_next(basis, t) * ld;
       over_pieces<T>(own.slopes, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
         Vector<T> window[N][Q];
         load_relieved<T>(window, of, j, [&](auto& to, int k) {
-          load_piece<T>(to, w + (slot * basis.size + basis.start[t] + k) * ld, ld, piece);
+          load_piece<T>(to, w + (slot * basis.size + basis.start[t] + k) * ld, ld, piece, ahead);
         });
-        if (t + 1 < basis.segments)
-          fetch_piece(w + (slot * basis.size + basis.start[t + 1]) * ld, ld, basis.n, piece);
         const T* phi = tile.slot_phi(slot) + int64_t(of.skipped + j) * tile.capacity + begin;
         // not by a pointer to one of the two: the window would leave its registers
         if (j == 0 && &piece == own.slopes)
