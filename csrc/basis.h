@@ -54,12 +54,18 @@ HOF_BOTH inline void locate(const Basis<T>& basis, int64_t input, const T* __res
     }
   } else {
     const T* knots = basis.knots + input * basis.knots_stride + (basis.outer == NONE ? 1 : 2);
-    if (rows > 1 && inner <= 128) {  // counting the knots on the left, many rows at once, beats a search
-      for (int r = 0; r < rows; ++r) segment[r] = 0;
-      for (int k = 0; k < inner - 1; ++k) {
-        const T knot = knots[k];
-        for (int r = 0; r < rows; ++r) segment[r] += x[r] >= knot;
-      }
+    if (rows > 1 && inner <= 128) {  // counting the knots on the left beats a search
+      auto count_knots = [&](int first, int some) {
+        int32_t passed[64] = {};  // of so many rows in registers
+        for (int k = 0; k < inner - 1; ++k) {
+          const T knot = knots[k];
+          for (int r = 0; r < some; ++r) passed[r] += x[first + r] >= knot;
+        }
+        for (int r = 0; r < some; ++r) segment[first + r] = passed[r];
+      };
+      int r = 0;
+      for (; r + 64 <= rows; r += 64) count_knots(r, 64);
+      if (r < rows) count_knots(r, rows - r);
     } else {
       for (int r = 0; r < rows; ++r) {
         int first = 0, count = inner - 1;
