@@ -136,7 +136,7 @@ std::pair<Problem<T>, Tensor> read_problem(int64_t contraction, const Tensor& x,
     STD_TORCH_CHECK(g, "g");
     const Grouped like(*g, 3);
     STD_TORCH_CHECK(like.size[0] == p.groups && like.size[1] == p.batch, "g");
-    STD_TORCH_CHECK(like.size[2] == 1 || like.stride[2] == 1, "g must have adjacent outputs");
+    STD_TORCH_CHECK(like.size[2] == 1 || like.stride[2] == 1 || g->numel() == 0, "g must have adjacent outputs");
     STD_TORCH_CHECK(contraction == SUM_BATCH || like.size[2] == p.outputs, "g");
     p.g = g->const_data_ptr(), p.g_storage = storage_of<T>(*g), p.outputs = like.size[2];
     p.g_group = like.stride[0], p.g_row = like.stride[1];

@@ -48,6 +48,8 @@ def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor
 
 def link(x: Tensor, weight: Tensor, gain: Tensor | None, basis: Operands) -> tuple[Tensor, Tensor]:
     """As backends.Backend says: the output, and the coefficients as they were packed."""
+    # torch resolves negative views for an operator, except where results may be views of arguments, as here
+    x, weight, gain = x.resolve_neg(), weight.resolve_neg(), None if gain is None else gain.resolve_neg()
     y, w = torch.ops.high_order_fused.cpu_link.default(x, weight, gain, *basis.tensors, [*basis.layout], _isa)
     return y, w
 

@@ -221,3 +221,18 @@ def test_both_gradients_in_one_pass(isa, case, dtype):
                 assert torch.equal(cpu.link_gradients(g, x, w, w, None, operand, False, True)[1], v)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("negative", ["x", "weight", "gain"])
+def test_negative_views(negative):
+    """torch keeps the imaginary part of a conjugate as it lies, with a bit that says to negate it."""
+    basis = hof.bases.piecewise_lagrange(3, 2)
+    given = {"x": torch.rand(5, 2), "weight": torch.randn(2, basis.size, 3), "gain": torch.randn(2, 3)}
+    plain = dict(given)
+    plain[negative] = -given[negative]
+    given[negative] = torch.complex(torch.zeros_like(given[negative]), given[negative]).conj().imag
+    assert given[negative].is_neg()
+    found, expected = [
+        cpu.link(g["x"], g["weight"], g["gain"], basis.operands(torch.float32, g["x"].device))[0] for g in (given, plain)
+    ]
+    assert torch.equal(found, expected)

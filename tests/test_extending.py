@@ -8,7 +8,9 @@ import pytest
 import torch
 from scipy.interpolate import BPoly, CubicHermiteSpline
 
-from high_order_fused.functional import link
+import high_order_fused as hof
+from high_order_fused.bases import lobatto, tabulated
+from high_order_fused.functional import conv, link
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,24 @@ def test_they_are_bases_like_any_other(written, make):
     w = torch.randn(2, basis.size, 2, dtype=torch.float64, requires_grad=True)
     f = lambda x, w: link(x, w, basis)  # noqa: E731
     assert torch.autograd.gradcheck(f, (x.requires_grad_(), w)) and torch.autograd.gradgradcheck(f, (x, w))
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_functions_of_very_different_size(name):
+    """x beside x^3 and x^5 up to 100: its slope is no rounding error of theirs."""
+    if not hof.backends()[name].available:
+        pytest.skip(hof.backends()[name].detail)
+    x = 100 * lobatto(6)
+    values = torch.stack([x, x**3, x**5])
+    basis = tabulated("odd", values[None, None], torch.zeros(1, dtype=torch.int64), interval=(-100, 100))
+    points = torch.tensor([[0.5], [2.0], [-70.0]], requires_grad=True)
+    image = torch.tensor([[[0.5, 2.0, 3.0], [1.0, 1.0, 1.0]]], requires_grad=True)
+    first = torch.tensor([1.0, 0, 0])
+    with hof.use_backend(name):
+        y = link(points, first.view(1, 3, 1), basis)
+        z = conv(image, first.view(1, 3, 1, 1).expand(2, 3, 1, 1).contiguous(), basis)
+    torch.testing.assert_close(y, points, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(z, image.sum(1, keepdim=True), rtol=1e-5, atol=1e-5)
+    for given, result in ((points, y), (image, z)):
+        (slope,) = torch.autograd.grad(result.sum(), given)
+        torch.testing.assert_close(slope, torch.ones_like(slope))

@@ -134,9 +134,14 @@ inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool 
     bool constant = true;
     for (int t = 0; t < count; ++t) {
       const T* table = tables + t * basis.table_segment_stride;
-      T largest = 0;
-      for (int k = 0; k < basis.n * basis.m; ++k) largest = std::max(largest, std::abs(table[k]));
-      const T rounding = basis.n * std::numeric_limits<T>::epsilon() * largest;
+      T own = 0, largest = 0;  // of the first function, which others may exceed by far; of all
+      for (int k = 0; k < basis.n * basis.m; ++k) {
+        largest = std::max(largest, std::abs(table[k]));
+        if (k < basis.m) own = largest;
+      }
+      // tables are made in float64, so that what should be 0 is so to its rounding; sums are rounded to T
+      const T rounding = basis.n * (functions == 1 ? T(std::numeric_limits<double>::epsilon()) * largest
+                                                   : std::numeric_limits<T>::epsilon() * std::min(largest, 32 * own));
       for (int f = 0; f < basis.m; ++f)
         constant = constant && std::abs(sum(table, functions, f) - (f < ones ? number : T(0))) <= rounding;
     }

@@ -43,15 +43,17 @@ inline Band band_of(const Convolution<T>& c, const ImageCut& cut, int64_t tile, 
   band.image = tile / cut.bands * cut.images, band.images = std::min(cut.images, c.images - band.image);
   band.begin = tile % cut.bands * cut.lines, band.end = std::min(band.begin + cut.lines, total);
   band.gradients = gradients;
-  int64_t low = gradients ? c.y_size[0] : band.begin, high = gradients ? 0 : band.end - 1;
+  int64_t low = band.begin, high = band.end - 1;  // of y; lines of x may all be beyond it
+  bool any = !gradients;
   for (int64_t k = 0; k < c.phases; ++k) {
     const Phase& phase = c.phase[k];
     const Span span = band.span(phase);
     if (span.empty()) continue;
-    low = std::min(low, span.begin * phase.step[0] + phase.low);
-    high = std::max(high, (span.end - 1) * phase.step[0] + phase.high);
+    const int64_t first = span.begin * phase.step[0] + phase.low, last = (span.end - 1) * phase.step[0] + phase.high;
+    low = any ? std::min(low, first) : first, high = any ? std::max(high, last) : last;
+    any = true;
   }
-  band.low = low, band.lines = std::max<int64_t>(high - low + 1, 0);
+  band.low = low, band.lines = any ? std::max<int64_t>(high - low + 1, 0) : 0;
   return band;
 }
 
