@@ -104,7 +104,8 @@ def use_backend(name: str) -> Iterator[None]:
     """Within the block, layers run on this backend ("reference", ...) or on the best one ("auto").
 
     ValueError for a backend that is not available. A call that the backend cannot take raises RuntimeError;
-    there is no fallback, with one exception: forward mode inside forward mode always runs the reference.
+    there is no fallback, with these exceptions, which run the reference: forward mode inside forward mode;
+    products under `create_graph`, `jvp` and `vmap`; products where the backend has none ("cuda").
     """
     global _chosen
     if name != "auto" and name not in _registered:

@@ -38,11 +38,15 @@ def tabulated(
     ones. span: where the segments' ends are put while the interval still says which segment x is in; only the
     peers' oddities need it. spec: the call as text up to its last bracket; the rest is added.
     It stands for the functions: repr, equality and checkpoints show and compare it.
-    ValueError for an unknown policy, a bad interval or bad knots.
+    ValueError for an unknown policy, a bad interval or bad knots, and for values, start and one whose shapes
+    do not go together or a start below 0.
     """
+    _fitting(values, start)
     table = values @ torch.tensor(from_values(values.shape[-1]), **HOST)
     size = int(start.max()) + values.shape[-2]
     one = torch.ones(size, **HOST) if one is None else one
+    if one.shape != (size,):
+        raise ValueError(f"one: got shape {tuple(one.shape)}, needs [{size}], max(start) + n")
     return _basis(spec, POLYNOMIAL, table, start, interval, knots, outside, one, span)
 
 
@@ -257,6 +261,17 @@ def _basis(
         knots is None,
         one,
     )
+
+
+def _fitting(values: Tensor, start: Tensor) -> None:
+    if start.dim() != 1 or len(start) == 0:
+        raise ValueError(f"start: got shape {tuple(start.shape)}, needs [segments]")
+    if int(start.min()) < 0:
+        raise ValueError(f"start: got {int(start.min())}, needs none below 0")
+    segments = len(start)
+    if values.dim() != 4 or 0 in values.shape or values.shape[1] not in (1, segments):
+        needed = f"[features or 1, {segments} or 1, n, points]"
+        raise ValueError(f"values: got shape {tuple(values.shape)}, needs {needed} for start of {segments}")
 
 
 def _starts(segments: int, stride: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .basis import Basis
+from .checks import needs_basis
 
 
 class BasisLayer(nn.Module):
@@ -18,11 +19,7 @@ class BasisLayer(nn.Module):
 
     def __init__(self, basis: Basis, inputs: int) -> None:
         super().__init__()
-        if not isinstance(basis, Basis):
-            raise TypeError(
-                f"basis: got {type(basis).__name__}, needs a Basis, for example hof.bases.lagrange(4)"
-            )
-        if basis.inputs not in (None, inputs):
+        if needs_basis(basis).inputs not in (None, inputs):
             raise ValueError(f"basis: got knots for {basis.inputs} features, needs one row or {inputs}")
         self.basis = basis
 

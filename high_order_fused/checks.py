@@ -6,6 +6,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from .basis import Basis
+
 _HALF = (torch.float16, torch.bfloat16)
 _DTYPES = (torch.float32, torch.float64, *_HALF)
 
@@ -37,6 +39,21 @@ def ends(name: str, value: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
+def needs_basis(value: object, name: str = "basis") -> Basis:
+    """value if it is a Basis; TypeError otherwise."""
+    if not isinstance(value, Basis):
+        raise TypeError(
+            f"{name}: got {type(value).__name__}, needs a Basis, for example hof.bases.lagrange(4)"
+        )
+    return value
+
+
+def autocast(x: Tensor) -> bool:
+    """Whether autocast is on where x is; False on devices that have none, such as meta."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def lowered(t: Tensor, x: Tensor) -> Tensor:
     """What autocast makes of coefficients and cotangents."""
     return t.to(torch.get_autocast_dtype(x.device.type)) if t.dtype == torch.float32 else t
@@ -65,4 +82,4 @@ def _may_differ(name: str, t: Tensor, x: Tensor) -> bool:
         return False
     if x.dtype == torch.float32:
         return t.dtype in _HALF
-    return x.dtype in _HALF and t.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
+    return x.dtype in _HALF and t.dtype == torch.float32 and autocast(x)

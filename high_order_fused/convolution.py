@@ -8,7 +8,7 @@ from torch import Tensor
 from . import convolved
 from .backends import get, resolve
 from .basis import Basis, lookup_dtype
-from .checks import choice, lowered, tensors
+from .checks import autocast, choice, lowered, needs_basis, tensors
 from .geometry import Geometry
 from .ops import Plan
 from .packing import contiguous
@@ -147,7 +147,7 @@ def _convolved(
     images = x if x.dim() == weight.dim() - 1 else x.unsqueeze(0)
     images = images.reshape(*images.shape, *(1,) * missing)
     taps = weight.flatten(2, -2).unflatten(-1, (groups, -1)).permute(3, 0, 1, 2, 4)  # [G, C/G, K, T, O/G]
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast(x):
         taps = lowered(taps, x)
     operands = basis.operands(lookup_dtype(x), x.device)
     plan = Plan("g", resolve(x), operands.layout)
@@ -165,6 +165,8 @@ def _kernel(x: Tensor, weight: Tensor, basis: Basis, groups: int) -> tuple[int, 
         raise ValueError(
             f"weight: got shape {tuple(weight.shape)}, needs [in / groups, K, *kernel, out] of 1 to 3 axes"
         )
+    if 0 in weight.shape[2:-1]:
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, needs kernel sizes of at least 1")
     if x.dim() not in (axes + 1, axes + 2):
         raise ValueError(f"x: got shape {tuple(x.shape)}, needs [batch, in, *image] with {axes} image axes")
     channels, outputs = x.shape[-axes - 1], weight.shape[-1]
@@ -175,7 +177,7 @@ def _kernel(x: Tensor, weight: Tensor, basis: Basis, groups: int) -> tuple[int, 
             f"x: got {channels} channels, needs {groups * weight.shape[0]} for weight {tuple(weight.shape)} "
             f"and {groups} groups, which must divide the {outputs} outputs"
         )
-    if weight.shape[1] != basis.size:
+    if weight.shape[1] != needs_basis(basis).size:
         raise ValueError(f"weight: got shape {tuple(weight.shape)}, needs K = {basis.size} on axis 1")
     if basis.inputs not in (None, weight.shape[0]):
         raise ValueError(f"basis: got knots for {basis.inputs} features, needs one row or {weight.shape[0]}")
@@ -184,7 +186,11 @@ def _kernel(x: Tensor, weight: Tensor, basis: Basis, groups: int) -> tuple[int, 
 
 def one_each(name: str, value: Sizes, axes: int, least: int = 1) -> tuple[int, ...]:
     """One whole number for each axis."""
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    sizes: tuple[int, ...] = ()
+    if isinstance(value, int):
+        sizes = (value,) * axes
+    elif isinstance(value, Sequence):
+        sizes = tuple(value)
     if len(sizes) != axes or any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in sizes):
         raise ValueError(
             f"{name}: got {value!r}, needs a whole number of at least {least}, or one for each of {axes} axes"

@@ -1,6 +1,7 @@
 """Convolutions of images of three axes as operators: the backend's kernels, and a composite of links."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,14 +23,19 @@ def composite(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers
     geometry = Geometry.of(integers)
     whole = math.prod(x.shape[2:]) * geometry.taps * w.shape[0] * w.shape[-1]
     parts = [(part, _coefficients(w, part)) for part in geometry.phases]
-    nothing = x.reshape(-1)[:0].sum() + w.reshape(-1)[:0].sum()  # 0 that depends on both
+    nothing = _nothing(x, w)
     made = []
     for some in x.split(max(1, _TAP_OUTPUTS // max(1, whole))):
-        y = nothing.to(w.dtype).expand(w.shape[0], len(some), *geometry.size, w.shape[-1])
+        y = nothing.expand(w.shape[0], len(some), *geometry.size, w.shape[-1])
         for part, own in parts:
             y = _met(plan, some, part, basis, own, y)
         made.append(y.movedim(0, 1).movedim(-1, 2).flatten(1, 2))  # [images, G O/G, *size]
     return (torch.cat(made) if len(made) > 1 else made[0]).contiguous()
+
+
+def _nothing(x: Tensor, w: Tensor) -> Tensor:
+    """0, in w's dtype, that depends on both."""
+    return (x.reshape(-1)[:0].sum() + w.reshape(-1)[:0].sum()).to(w.dtype)
 
 
 def _met(plan: Plan, images: Tensor, part: Phase, basis: Basis, w: Tensor, y: Tensor) -> Tensor:
@@ -63,7 +69,7 @@ def product(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers) 
     A product of the channels for all taps at once, then the product of the taps where they belong.
     """
     geometry, groups = Geometry.of(integers), w.shape[0]
-    y = x.new_ones(groups * len(x), *geometry.size, w.shape[-1]).to(w.dtype)
+    y = (1 + _nothing(x, w)).expand(groups * len(x), *geometry.size, w.shape[-1])
     for part in geometry.phases:
         rows = _rows(x, part, groups)
         if rows.numel() == 0:
@@ -71,7 +77,7 @@ def product(plan: Plan, x: Tensor, w: Tensor, basis: Basis, integers: Integers) 
         taps = products.product(plan, rows.flatten(1, -2), _coefficients(w, part), basis) - 1
         taps = taps.view(*rows.shape[:-1], len(part.taps), -1).flatten(0, 1)
         for tap, offset in enumerate(part.placement.offsets):
-            placement = part.placement._replace(offsets=(offset,))
+            placement = replace(part.placement, offsets=(offset,))
             y = y * (1 + place(taps[..., tap : tap + 1, :], placement))
     made: Tensor = (y - 1).view(groups, -1, *y.shape[1:]).movedim(0, 1).movedim(-1, 2).flatten(1, 2)
     return made

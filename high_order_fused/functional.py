@@ -3,12 +3,11 @@
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .backends import get, resolve
 from .basis import Basis, lookup_dtype
-from .checks import lowered, tensors
+from .checks import autocast, lowered, needs_basis, tensors
 from .convolution import conv as conv
 from .convolution import conv_product as conv_product
 from .convolution import conv_transpose as conv_transpose
@@ -37,12 +36,11 @@ def link(
     """
     tensors(x, weight=weight, scale=scale, gain=gain)
     _check_link(x, weight, scale, gain)
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast(x):
         weight, gain = lowered(weight, x), None if gain is None else lowered(gain, x)
-    if isinstance(basis, Basis):
-        basis = basis.operands(lookup_dtype(x), x.device)
-    _check_basis(x, weight, basis, "weight")
-    return evaluate(Plan("g", resolve(x), basis.layout), Link(x, weight, scale, gain), basis.tensors)
+    operands = _operands(x, basis)
+    _check_basis(x, weight, operands, "weight")
+    return evaluate(Plan("g", resolve(x), operands.layout), Link(x, weight, scale, gain), operands.tensors)
 
 
 def product(x: Tensor, weight: Tensor, basis: Basis | Operands, alpha: float | Tensor = 1.0) -> Tensor:
@@ -54,13 +52,12 @@ def product(x: Tensor, weight: Tensor, basis: Basis | Operands, alpha: float | T
     """
     tensors(x, weight=weight)
     _check_link(x, weight, None, None)
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast(x):
         weight = lowered(weight, x)
-    if isinstance(basis, Basis):
-        basis = basis.operands(lookup_dtype(x), x.device)
-    _check_basis(x, weight, basis, "weight")
+    operands = _operands(x, basis)
+    _check_basis(x, weight, operands, "weight")
     rows, w, _, _ = Link(x, weight, None, None).grouped()
-    y = _product(Plan("g", resolve(x), basis.layout), rows, w, basis.tensors) - 1
+    y = _product(Plan("g", resolve(x), operands.layout), rows, w, operands.tensors) - 1
     y = y.reshape(*x.shape[:-1], weight.shape[-1])
     plain_product = not isinstance(alpha, Tensor) and alpha == 1
     return y if plain_product else y + (1 - alpha) * link(x, weight, basis)
@@ -74,7 +71,7 @@ def link_nd(x: Tensor, weight: Tensor, bases: Sequence[Basis]) -> Tensor:
     variables but the last multiply `link`'s functions of the last, as its scale. Errors as `link`.
     """
     tensors(x, weight=weight)
-    sizes = [basis.size for basis in bases]
+    sizes = [needs_basis(basis, "bases").size for basis in bases]
     if any(basis.inputs is not None for basis in bases):
         raise ValueError(
             "bases: got knots of their own for some features, needs bases that all features share"
@@ -121,15 +118,20 @@ def sum_batch(x: Tensor, g: Tensor, basis: Basis | Operands, s: Tensor | None = 
 def _contract(
     missing: str, g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, basis: Basis | Operands
 ) -> Tensor:
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast(x):
         w, g = (None if t is None else lowered(t, x) for t in (w, g))
-    if isinstance(basis, Basis):
-        basis = basis.operands(lookup_dtype(x), x.device)
-    _check_shapes(g, s, x, w, basis)
+    operands = _operands(x, basis)
+    _check_shapes(g, s, x, w, operands)
     backend = resolve(x)
     if w is not None:
         w = contiguous(w, get(backend).transpose)
-    return form(Plan(missing, backend, basis.layout), {"g": g, "s": s, "w": w}, x, basis.tensors)
+    return form(Plan(missing, backend, operands.layout), {"g": g, "s": s, "w": w}, x, operands.tensors)
+
+
+def _operands(x: Tensor, basis: Basis | Operands) -> Operands:
+    if isinstance(basis, Operands):
+        return basis
+    return needs_basis(basis).operands(lookup_dtype(x), x.device)
 
 
 def _check_link(x: Tensor, weight: Tensor, scale: Tensor | None, gain: Tensor | None) -> None:

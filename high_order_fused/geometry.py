@@ -9,6 +9,7 @@ axes, those that are not there last and of size 1.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 Index = tuple[int | slice, ...]
 
 
-class Placement(NamedTuple):
+@dataclass(frozen=True)  # a named tuple is a tree to torch.func, whose rules expect a leaf
+class Placement:
     """Tap t of pixel j belongs to output step * j + offsets[t], axis by axis, of an image of `size`."""
 
     step: tuple[int, ...]
@@ -119,7 +121,7 @@ def take(image: Tensor, pixels: tuple[int, ...], placement: Placement) -> Tensor
     """[images, *pixels, T, O] of an image [images, *size, O], 0 beyond it: the adjoint of `place`."""
     if torch.compiler.is_compiling():
         return _taken(image, pixels, placement)
-    result: Tensor = _Take.apply(image, pixels, placement)  # type: ignore[no-untyped-call]
+    result: Tensor = _Take.apply(image, placement, *pixels)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -177,16 +179,17 @@ class _Take(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(image: Tensor, pixels: tuple[int, ...], placement: Placement) -> Tensor:
+    def forward(image: Tensor, placement: Placement, *pixels: int) -> Tensor:
         return _taken(image, pixels, placement)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.pixels, ctx.placement = inputs
+        _, ctx.placement, *pixels = inputs
+        ctx.pixels = tuple(pixels)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        return place(g, ctx.placement), None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return place(g, ctx.placement), None, *(None for _ in ctx.pixels)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:

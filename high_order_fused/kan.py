@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .bases import bspline_values
 from .basis import lookup_dtype, widened
-from .checks import count, ends
+from .checks import autocast, count, ends, tensors
 from .features import POLYNOMIAL, differentiation, from_values
 from .functional import link
 from .operands import FROZEN, Layout, Operands, derivative_tables, placed, watched
@@ -90,6 +90,9 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
+        dtype = self.base_weight.dtype
+        if x.dtype != dtype and (torch.float64 in (x.dtype, dtype) or not autocast(x)):
+            raise TypeError(f"x: got {x.dtype}, needs that of the layer, {dtype}")
         base = functional.linear(self.base_activation(x), self.base_weight)
         scaler = self.spline_scaler.T if self.enable_standalone_scale_spline else None
         weight, basis = self.spline_weight.permute(1, 2, 0), self._basis(lookup_dtype(x))
@@ -166,6 +169,7 @@ class KANLinear(nn.Module):
         )
 
     def _check(self, x: Tensor) -> None:
+        tensors(x)
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: got shape {tuple(x.shape)}, needs [..., {self.in_features}]")
         if x.device != self.grid.device:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import jacrev, jvp, vmap
+from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
 import high_order_fused as hof
 from high_order_fused.functional import conv, conv_product, conv_transpose
@@ -89,6 +89,14 @@ def test_no_images_and_parts_of_a_batch(monkeypatch):
     assert difference(conv(x, w, BASIS, padding=1), whole) < 1e-14
 
 
+@pytest.mark.parametrize("over", [conv, conv_transpose, conv_product])
+def test_gradients_of_no_images(over):
+    x, w = tensors(2, 3, 1)
+    x, w = x[:0].requires_grad_(), w.requires_grad_()
+    over(x, w, BASIS).sum().backward()
+    assert x.grad.shape == x.shape and torch.equal(w.grad, torch.zeros_like(w))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_placing_and_taking_are_adjoint(shape):
     kernel, stride, padding, dilation, _ = shape
@@ -122,6 +130,16 @@ def test_transforms():
     assert difference(out, torch.einsum("bowcdv,cdv->bow", jacrev(f)(x), tangent)) < 1e-10
     stacked = torch.stack([x, 0.5 * x])
     assert difference(vmap(f)(stacked)[1], f(0.5 * x)) < 1e-12
+
+
+@pytest.mark.parametrize("over", [conv, conv_transpose, conv_product])
+def test_hessians(over):
+    basis = hof.bases.piecewise_lagrange(3, 2)
+    x, w = cases.points(1, 1, 3, 3, spread=0.9), cases.normal(1, basis.size, 2, 2, 2)
+    f = lambda x: over(x, w, basis).square().sum()  # noqa: E731
+    expected = torch.autograd.functional.hessian(f, x)
+    for transform in (hessian, lambda f: jacrev(jacrev(f)), lambda f: jacfwd(jacfwd(f))):
+        assert difference(transform(f)(x), expected) < 1e-10
 
 
 def test_compile_and_export():
@@ -232,6 +250,7 @@ def test_bad_arguments():
         hof.HighOrderConvTranspose2d(4, 6, 3, BASIS, groups=4)
     for arguments, message in (
         ({"stride": 0}, "stride: got 0"),
+        ({"stride": 1.5}, "stride: got 1.5, needs a whole number"),
         ({"padding": (1, 2, 3)}, "padding: got"),
         ({"padding": "some"}, "padding: got 'some'"),
         ({"padding": "same", "stride": 2}, "needs stride 1"),
@@ -245,6 +264,11 @@ def test_bad_arguments():
         conv(x, w[:, :5], BASIS)
     with pytest.raises(ValueError, match="output_padding: got 1"):
         conv_transpose(x, w, BASIS, output_padding=1)
+    for over in (conv, conv_product, conv_transpose):
+        with pytest.raises(ValueError, match=r"weight: got shape .*, needs kernel sizes of at least 1"):
+            over(x, w[:, :, :0], BASIS)
+        with pytest.raises(TypeError, match="basis: got Operands, needs a Basis"):
+            over(x, w, BASIS.operands(torch.float64, x.device))
     with pytest.raises(TypeError, match="weight: got list"):
         conv(x, [1.0], BASIS)
 

@@ -232,7 +232,6 @@ def test_negative_views(negative):
     plain[negative] = -given[negative]
     given[negative] = torch.complex(torch.zeros_like(given[negative]), given[negative]).conj().imag
     assert given[negative].is_neg()
-    found, expected = [
-        cpu.link(g["x"], g["weight"], g["gain"], basis.operands(torch.float32, g["x"].device))[0] for g in (given, plain)
-    ]
+    operand = basis.operands(torch.float32, torch.device("cpu"))
+    found, expected = [cpu.link(g["x"], g["weight"], g["gain"], operand)[0] for g in (given, plain)]
     assert torch.equal(found, expected)

@@ -5,12 +5,19 @@ import torch
 
 import high_order_fused as hof
 from high_order_fused import bases
-from high_order_fused.functional import link, sum_batch, sum_inputs, sum_outputs
+from high_order_fused.functional import link, link_nd, product, sum_batch, sum_inputs, sum_outputs
 from high_order_fused.kan import KAN, KANLinear
 from high_order_fused.layers import PolynomialLayer, PRePU, high_order_fc_layers
 
 BASIS = bases.lagrange(3)
 X, W = torch.rand(4, 2), torch.rand(2, 3, 5)
+
+
+def tabulated(shape=(1, 2, 2, 2), start=(0, 2), one=4):
+    values = torch.ones(shape, dtype=torch.float64)
+    return bases.tabulated("two(", values, torch.tensor(start).long(), one=torch.ones(one).double())
+
+
 CONSTRUCTION = [
     (lambda: bases.lagrange(0), ValueError, "n: got 0, needs an int of at least 1"),
     (lambda: bases.lagrange(2.0), TypeError, "n: got 2.0, needs an int"),
@@ -50,6 +57,16 @@ CONSTRUCTION = [
         ValueError,
         r"knots: got 3 of them, needs segments \+ 1 = 4",
     ),
+    (lambda: tabulated(start=[[0, 2]]), ValueError, r"start: got shape \(1, 2\), needs \[segments\]"),
+    (lambda: tabulated(start=[]), ValueError, r"start: got shape \(0,\), needs \[segments\]"),
+    (lambda: tabulated(start=[0, -1]), ValueError, "start: got -1, needs none below 0"),
+    (
+        lambda: tabulated((1, 3, 2, 2)),
+        ValueError,
+        r"values: got shape \(1, 3, 2, 2\), needs \[features or 1, 2 or 1, n, points\] for start of 2",
+    ),
+    (lambda: tabulated((2, 2)), ValueError, r"values: got shape \(2, 2\), needs \[features or 1"),
+    (lambda: tabulated(one=3), ValueError, r"one: got shape \(3,\), needs \[4\], max\(start\) \+ n"),
     (lambda: hof.HighOrderLinear(0, 2, BASIS), ValueError, "in_features: got 0"),
     (lambda: hof.HighOrderLinear(2, 2.5, BASIS), TypeError, "out_features: got 2.5"),
     (lambda: hof.HighOrderLinear(2, 2, "lagrange"), TypeError, "basis: got str, needs a Basis"),
@@ -146,6 +163,23 @@ CALLS = [
         lambda: PolynomialLayer(2, 3, 1, dense=False)(torch.rand(4, 3)),
         ValueError,
         r"x: got shape \(4, 3\), needs \[..., 2\]",
+    ),
+    (lambda: link(X, W, None), TypeError, "basis: got NoneType, needs a Basis"),
+    (lambda: product(X, W, "lagrange"), TypeError, "basis: got str, needs a Basis"),
+    (lambda: sum_inputs(X[None], W[None], None), TypeError, "basis: got NoneType, needs a Basis"),
+    (lambda: link_nd(X[..., None], W, [None]), TypeError, "bases: got NoneType, needs a Basis"),
+    (lambda: KANLinear(2, 3)(X.tolist()), TypeError, "x: got list, needs a tensor"),
+    (lambda: KANLinear(2, 3)(X.long()), TypeError, "x: got torch.int64, needs float32"),
+    (lambda: KANLinear(2, 3).b_splines(X.long()), TypeError, "x: got torch.int64, needs float32"),
+    (
+        lambda: KANLinear(2, 3)(X.double()),
+        TypeError,
+        "x: got torch.float64, needs that of the layer, torch.float32",
+    ),
+    (
+        lambda: KANLinear(2, 3).bfloat16()(X),
+        TypeError,
+        "x: got torch.float32, needs that of the layer, torch.bfloat16",
     ),
     (lambda: KANLinear(2, 3)(torch.rand(4, 3)), ValueError, r"x: got shape \(4, 3\), needs \[..., 2\]"),
     (lambda: KANLinear(2, 3).update_grid(X[:0]), ValueError, "x: got 0 rows"),

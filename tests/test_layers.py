@@ -216,6 +216,32 @@ def test_autocast(dtype):
         assert difference(kan(x), kan(x).float()) == 0 and kan(x).dtype == dtype
 
 
+def test_shapes_on_meta():
+    basis, sizes = hof.bases.piecewise_lagrange(3, 2), {"in_features": 3, "out_features": 2}
+    with torch.device("meta"):
+        x, image = torch.rand(4, 3), torch.rand(4, 3, 8, 8)
+        for layer in (
+            hof.HighOrderLinear(3, 2, basis),
+            hof.kan.KANLinear(3, 2),
+            high_order_fc_layers("continuous", n=3, segments=2, device="meta", **sizes),
+        ):
+            assert layer(x).shape == (4, 2) and layer(x).is_meta
+        assert hof.HighOrderConv2d(3, 2, 3, basis, padding=1)(image).shape == (4, 2, 8, 8)
+
+
+@pytest.mark.parametrize("lead", [(0,), (2, 0), (0, 3)])
+def test_gradients_of_an_empty_batch(lead):
+    basis = hof.bases.piecewise_lagrange(3, 2)
+    layers = [hof.HighOrderLinear(4, 5, basis), hof.kan.KANLinear(4, 5), PolynomialLayer(4, 5, 2)]
+    for layer in layers:
+        x = torch.zeros(*lead, 4, requires_grad=True)
+        y = layer(x)
+        assert y.shape == (*lead, 5)
+        y.sum().backward()  # its cotangents are one number, expanded
+        assert x.grad.shape == x.shape
+        assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())
+
+
 @pytest.mark.parametrize("backend", list(_registered))
 @pytest.mark.parametrize("lead", [(5,), (4, 5)])
 def test_outputs_may_be_changed_in_place(backend, lead):
