@@ -30,7 +30,7 @@ class BasisLayer(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The spec as bytes, a tensor, so that every checkpoint format takes it."""
-        return torch.tensor(list(self.spec.encode()), dtype=torch.uint8)
+        return torch.tensor(list(self.spec.encode()), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Compare the spec of a checkpoint with this layer's; ValueError if it differs."""

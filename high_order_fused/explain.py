@@ -42,22 +42,26 @@ _STEPS = {"output": "sum_inputs", "gradient of x": "sum_outputs", "gradient of w
 def explain(layer: nn.Module, x: Tensor) -> Explanation:
     """Which kernels `layer` would run on x, by which strategy, for the output and for both gradients.
 
-    Any module: it runs once, without gradients, and each call of our kernels is explained in words; str()
-    of the result is for reading. Nothing is said of what torch computes.
+    Any module: it runs once, in evaluation mode and without gradients, and each call of our kernels is
+    explained in words; str() of the result is for reading. Nothing is said of what torch computes.
     """
     calls: list[Call] = []
     names: list[str] = []
+    training = [module for module in layer.modules() if module.training]
     hooks = []
     for name, module in layer.named_modules():
         title = f"{name} ({type(module).__name__})" if name else type(module).__name__
         hooks.append(module.register_forward_pre_hook(lambda *_, title=title: names.append(title)))
         hooks.append(module.register_forward_hook(lambda *_: names.pop() and None, always_call=True))
     try:
+        layer.eval()
         with replaced(_recorder(calls, names)):
             layer(x)
     finally:
         for hook in hooks:
             hook.remove()
+        for module in training:
+            module.training = True
     return Explanation(calls)
 
 

@@ -103,7 +103,7 @@ class KANLinear(nn.Module):
         self._check(x)
         rows = x.reshape(1, -1, self.in_features)
         splines = expand(rows, self._basis(lookup_dtype(x))).to(x.dtype)
-        return splines.reshape(*x.shape, -1)
+        return splines.reshape(*x.shape, self.grid_size + self.spline_order)
 
     def curve2coeff(self, x: Tensor, y: Tensor) -> Tensor:
         """Coefficients [out, in, grid_size + spline_order] of least squares, of least norm where not unique.

@@ -161,7 +161,8 @@ def KANAdapter(
     **ignored: Any,
 ) -> KANLinear:
     """Layer "kan", not the peer's: a `KANLinear` with splines of degree n - 1 in that many segments."""
-    return KANLinear(in_features, out_features, grid_size=segments, spline_order=n - 1).to(device)
+    with torch.device(device):
+        return KANLinear(in_features, out_features, grid_size=segments, spline_order=n - 1)
 
 
 fc_layers: dict[str, Callable[..., nn.Module]] = {

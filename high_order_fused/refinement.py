@@ -54,7 +54,8 @@ def refine(source: nn.Module, target: nn.Module, exact: bool = True) -> nn.Modul
     """Give the target the functions of the source: layers of one kind, or networks of such layers.
 
     Returns the target. More nodes, segments, frequencies or knots, or another basis; every other module's
-    state is copied, into lazy modules too. Splines of `KANLinear` are equal inside the grid. exact as in
+    state is copied, into lazy modules too. Splines of `KANLinear` are equal inside the grid, and so is every
+    function inside its interval where the two bases say different things of what is outside. exact as in
     `conversion`. TypeError for modules that do not match, ValueError where functions, sizes or settings do
     not fit; the target is changed only if all fits.
     """
@@ -172,6 +173,10 @@ def edge_coefficients(layer: nn.Module) -> tuple[Tensor, tuple[Basis, ...]] | No
     return None
 
 
+# what may differ: modes, sizes that lazy modules find or parameters show, and the knots of a KAN
+_FREE = {"training", "p", "num_features", "in_features", "in_channels", "grid_size", "spline_order"}
+
+
 def _settings(layer: nn.Module) -> dict[str, object]:
     """What a module does beside its parameters, as far as these names tell."""
     names = "alpha periodicity rescale stride padding output_padding dilation groups padding_mode transposed"
@@ -189,6 +194,9 @@ def _settings(layer: nn.Module) -> dict[str, object]:
             value = value[0]
         if not isinstance(value, (nn.Module, Tensor)):  # which are compared, and copied, by themselves
             found[name] = value
+    if edge_coefficients(layer) is None:  # a module of any kind: what it keeps that is plain
+        plain = {name: value for name, value in vars(layer).items() if name[0] != "_" and name not in _FREE}
+        found = {k: v for k, v in plain.items() if isinstance(v, (int, float, str, tuple))} | found
     return found
 
 

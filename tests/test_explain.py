@@ -85,6 +85,11 @@ def test_it_leaves_no_trace():
     assert torch.equal(layer(x), before) and hof.backends() == backends
     assert not layer._forward_pre_hooks and not layer._forward_hooks
     assert str(hof.explain(nn.Linear(3, 2), x)) == "no call of our kernels"
+    network = nn.Sequential(layer, nn.BatchNorm1d(2), nn.Dropout(0.5).eval())
+    modes, drawn = [module.training for module in network.modules()], torch.get_rng_state()
+    hof.explain(network, x[:1])
+    assert not network[1].running_mean.any() and torch.equal(torch.get_rng_state(), drawn)
+    assert [module.training for module in network.modules()] == modes
 
 
 def test_products_and_convolutions():

@@ -229,6 +229,19 @@ def test_shapes_on_meta():
         assert hof.HighOrderConv2d(3, 2, 3, basis, padding=1)(image).shape == (4, 2, 8, 8)
 
 
+def test_another_default_device():
+    """Asked for on the CPU, a layer and what its checkpoint says of the basis are there."""
+    with torch.device("meta"):
+        layer = hof.HighOrderLinear(3, 2, hof.bases.lagrange(3), device="cpu")
+        layer.load_state_dict(layer.state_dict())
+        kan = high_order_fc_layers("kan", n=3, in_features=3, out_features=2, segments=2)
+    assert {t.device.type for t in (*layer.state_dict().values(), *kan.state_dict().values())} == {"cpu"}
+
+
+def test_splines_of_no_rows():
+    assert hof.kan.KANLinear(3, 2).b_splines(torch.rand(0, 3)).shape == (0, 3, 8)
+
+
 @pytest.mark.parametrize("lead", [(0,), (2, 0), (0, 3)])
 def test_gradients_of_an_empty_batch(lead):
     basis = hof.bases.piecewise_lagrange(3, 2)

@@ -315,6 +315,10 @@ def test_what_stands_beside_the_edges_is_compared_and_copied_too():
         refine(*(high_order_fc_layers("product", in_features=3, out_features=2, alpha=a) for a in (1.0, 0.3)))
     with pytest.raises(ValueError, match=r"target: got {'dilation': 2}, needs {'dilation': 1}"):
         refine(nn.Conv2d(3, 2, 3), nn.Conv2d(3, 2, 3, dilation=2))
+    with pytest.raises(
+        ValueError, match=r"target at 1: got {'negative_slope': 0.5}, needs {'negative_slope': 0.1}"
+    ):
+        refine(*(nn.Sequential(nn.Linear(3, 2), nn.LeakyReLU(slope)) for slope in (0.1, 0.5)))
     basis = hof.bases.piecewise_lagrange(3, 2)
     refine(
         hof.HighOrderConv2d(3, 2, 3, basis, padding=1), hof.HighOrderConv2d(3, 2, 3, basis, padding=(1, 1))
