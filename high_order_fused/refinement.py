@@ -195,8 +195,9 @@ def _settings(layer: nn.Module) -> dict[str, object]:
         if not isinstance(value, (nn.Module, Tensor)):  # which are compared, and copied, by themselves
             found[name] = value
     if edge_coefficients(layer) is None:  # a module of any kind: what it keeps that is plain
-        plain = {name: value for name, value in vars(layer).items() if name[0] != "_" and name not in _FREE}
-        found = {k: v for k, v in plain.items() if isinstance(v, (int, float, str, tuple))} | found
+        for name, value in vars(layer).items():
+            if name[0] != "_" and name not in _FREE and isinstance(value, (int, float, str, tuple)):
+                found.setdefault(name, value)
     return found
 
 
