@@ -91,7 +91,7 @@ Tensor conv(Tensor x, Tensor w, Tensor domain, Tensor knots, Tensor tables, Tens
     if (x.numel() == 0) return torch::stable::fill_(y, 0.0);
     c.own.result = y.mutable_data_ptr(), c.own.result_storage = storage_of<T>(y);
     const Kernels<T>& kernels = variant<T>(isa);
-    const ImageCut cut = kernels.cut_conv(c, false);
+    const ImageCut cut = kernels.cut_conv(c, false, int(torch::stable::get_num_threads()));
     over_units(cut.cut, [&](int64_t unit, char* scratch) { kernels.run_conv(c, cut, unit, scratch); });
     return y;
   });
@@ -118,17 +118,21 @@ std::tuple<Tensor, Tensor> conv_gradients(Tensor g, Tensor x, Tensor w, Tensor d
     c.own.g = g.const_data_ptr(), c.own.g_storage = storage_of<T>(g);
     c.of_x = of_x ? slope.mutable_data_ptr() : nullptr;
     const Kernels<T>& kernels = variant<T>(isa);
-    const ImageCut cut = kernels.cut_conv(c, true);
-    const bool direct = cut.parts == 1 && storage_of<T>(w) == Storage::SAME;
-    const int64_t size = w.numel(), room = of_w && !direct ? cut.parts * size : 0;
+    const ImageCut cut = kernels.cut_conv(c, true, int(torch::stable::get_num_threads()));
+    const bool direct = storage_of<T>(w) == Storage::SAME;  // the first part is then where the sums end
+    const int64_t size = w.numel(), room = of_w ? (cut.parts - direct) * size : 0;
     const Tensor parts = empty(knots, 1, &room);
-    if (of_w) c.of_w = direct ? v.mutable_data_ptr<T>() : parts.mutable_data_ptr<T>();
+    if (of_w) {
+      c.of_w = direct ? v.mutable_data_ptr<T>() : parts.mutable_data_ptr<T>();
+      c.of_parts = room ? parts.mutable_data_ptr<T>() + (direct ? 0 : size) : nullptr;
+    }
     over_units(cut.cut, [&](int64_t unit, char* scratch) { kernels.run_conv_gradients(c, cut, unit, scratch); });
     if (room) {
       const int64_t stretch = 8192;
       void* to = v.mutable_data_ptr();
       over_units(Cut{0, 0, 0, 0, (size + stretch - 1) / stretch, 0}, [&](int64_t unit, char*) {
-        kernels.add_parts(c.of_w, cut.parts, size, unit * stretch, std::min(size, (unit + 1) * stretch), to, storage_of<T>(v));
+        const int64_t begin = unit * stretch, end = std::min(size, begin + stretch);
+        kernels.add_parts(c.of_w, c.of_parts, cut.parts - 1, size, begin, end, to, storage_of<T>(v));
       });
     }
     return {slope, v};

@@ -12,6 +12,7 @@ namespace HOF_VARIANT {
 constexpr int64_t PLACES_BYTES = 1 << 20;  // of the outputs of a tile: what the second-level cache holds
 constexpr int FEW_SLOTS = 4;               // where each input has its own windows: what is prepared stays in the cache
 constexpr int64_t UNITS = 32;              // about so many at least, for the threads; the same for any number of them
+constexpr int64_t PART_NUMBERS = 1 << 20;  // of the sums of all parts
 
 // Inputs of a tile.
 template <class T>
@@ -57,7 +58,7 @@ struct ConvScratch {
 };
 
 template <class T>
-ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
+ImageCut cut_conv(const Convolution<T>& c, bool gradients, int threads) {
   const int64_t lines = gradients ? c.x_size[0] : c.y_size[0], pixels = c.x_size[0] * c.x_size[1] * c.x_size[2];
   const int64_t line = c.extent[1] * c.extent[2] * padded(c.own.outputs, Simd<T>::lanes) * int64_t(sizeof(T));
   const int64_t fit = std::max<int64_t>(PLACES_BYTES / line, 1);  // lines
@@ -86,9 +87,12 @@ ImageCut cut_conv(const Convolution<T>& c, bool gradients) {
   const int64_t tiles = cut.image_tiles * cut.bands;
   if (gradients) {
     const int64_t sums = c.own.groups * c.own.inputs * c.own.basis.size * c.taps * c.own.outputs;
-    const int64_t most_parts = std::min({divided(UNITS, blocks), 2097152 / std::max<int64_t>(sums, 1), tiles});
+    const int64_t most_parts = std::min({divided(UNITS, blocks), PART_NUMBERS / std::max<int64_t>(sums, 1), tiles});
     cut.parts = int64_t(std::bit_floor(uint64_t(std::max<int64_t>(most_parts, 1))));  // as many for one thread as for another
-    cut.cut.units = blocks * cut.parts;
+    // inputs of a unit, none of whose sums is another's: fewer for many threads, each of which reads its cotangents again
+    cut.each = SLOTS;
+    while (cut.each > conv_slots(c.own.basis) && blocks * (SLOTS / cut.each) * cut.parts < threads) cut.each /= 2;
+    cut.cut.units = c.own.groups * divided(c.own.inputs, cut.each) * cut.parts;
   } else {
     const int64_t width = Simd<T>::width, widths = divided(c.own.outputs, width);
     cut.each = divided(widths, std::clamp<int64_t>(divided(UNITS / 2, c.own.groups * tiles), 1, widths)) * width;
@@ -137,17 +141,17 @@ inline int64_t to_next(const Basis<T>& basis, int segment) {
 
 // The coefficients of a piece, and what lies `ahead` of them asked for, the next segment's; past the end is harmless.
 template <class T, int N, int Q, class S>
-inline void load_piece(Vector<T> (&window)[N][Q], const S* w, int64_t ld, const Piece& piece, int64_t ahead) {
+INLINED inline void load_piece(Vector<T> (&window)[N][Q], const S* w, int64_t ld, const Piece& piece, int64_t ahead) {
   if (piece.whole) {  // asked once: a run may be of a few rows
-    for (int j = 0; j < N; ++j)
-      for (int q = 0; q < Q; ++q) {
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) {
         const S* from = w + j * ld + piece.w[q];
         window[j][q] = load_as<T>(from);
         __builtin_prefetch(from + ahead);
       }
   } else {
-    for (int j = 0; j < N; ++j)
-      for (int q = 0; q < Q; ++q) window[j][q] = load_some_as<T>(w + j * ld + piece.w[q], piece.valid[q]);
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) window[j][q] = load_some_as<T>(w + j * ld + piece.w[q], piece.valid[q]);
   }
 }
 
@@ -181,9 +185,8 @@ void fill_constants(const Convolution<T>& c, const Band& band, int64_t e, int64_
     const int64_t pieces = cut_pieces(c, c.phase[k], Piece::vectors_for(1), first, outputs, places, own.pieces);
     over_chunks(own.places, own.tile.capacity, [&](int64_t row, int rows) {
       over_pieces<T>(own.pieces, pieces, 1, [&]<int N, int Q>(const Piece& piece, int) {
-        Vector<T> window[N][Q];
-        load_piece<T, N, Q>(window, own.constants, ld, piece, 0);
-        add_inputs<T, N, Q>(window, own.places.place + row, own.tile.phi, own.tile.capacity, rows, own.outputs + piece.at, piece.width);
+        auto read = [&](auto& window) INLINED { load_piece<T, N, Q>(window, own.constants, ld, piece, 0); };
+        add_inputs<T, N, Q>(read, own.places.place + row, own.tile.phi, own.tile.capacity, rows, own.outputs + piece.at, piece.width);
       });
     });
   }
@@ -236,14 +239,15 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
               const auto* w = coefficients + ((i + slot) * K + basis.start[t]) * ld;
               const int64_t ahead = to_next(basis, t) * ld;
               over_pieces<T>(own.pieces, pieces, basis.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
-                Vector<T> window[N][Q];
-                for (int f = 0; f < N; ++f) {
-                  const int input = together == 1 ? 0 : (j + f) / basis.n;  // of those that are as one
-                  load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, j + f - input * basis.n, [&](auto& to, int k) {
-                    load_piece<T>(to, w + (input * K + k) * ld, ld, piece, ahead);
-                  });
-                }
-                add_inputs<T, N, Q>(window, placed, phi + int64_t(j) * own.tile.capacity, own.tile.capacity, count,
+                auto read = [&](auto& window) INLINED {
+                  UNROLLED for (int f = 0; f < N; ++f) {
+                    const int input = together == 1 ? 0 : (j + f) / basis.n;  // of those that are as one
+                    load_relieved<T>(reinterpret_cast<Vector<T>(&)[1][Q]>(window[f]), of, j + f - input * basis.n, [&](auto& to, int k) INLINED {
+                      load_piece<T>(to, w + (input * K + k) * ld, ld, piece, ahead);
+                    });
+                  }
+                };
+                add_inputs<T, N, Q>(read, placed, phi + int64_t(j) * own.tile.capacity, own.tile.capacity, count,
                                     own.outputs + piece.at, piece.width);
               });
             });

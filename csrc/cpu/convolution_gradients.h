@@ -15,14 +15,14 @@ inline void fetch_piece(const T* to, int64_t ld, const Piece& piece) {
 }
 
 template <class T, int N, int Q>
-inline void add_piece(const Vector<T> (&sums)[N][Q], T* to, int64_t ld, const Piece& piece) {
+INLINED inline void add_piece(const Vector<T> (&sums)[N][Q], T* to, int64_t ld, const Piece& piece) {
   constexpr int L = Simd<T>::lanes;
   if (piece.whole) {
-    for (int f = 0; f < N; ++f)
-      for (int q = 0; q < Q; ++q) add_some<true>(to + f * ld + piece.w[q], sums[f][q], L);
+    UNROLLED for (int f = 0; f < N; ++f)
+      UNROLLED for (int q = 0; q < Q; ++q) add_some<true>(to + f * ld + piece.w[q], sums[f][q], L);
   } else {
-    for (int f = 0; f < N; ++f)
-      for (int q = 0; q < Q; ++q) add_some<false>(to + f * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
+    UNROLLED for (int f = 0; f < N; ++f)
+      UNROLLED for (int q = 0; q < Q; ++q) add_some<false>(to + f * ld + piece.w[q], sums[f][q], std::min<int64_t>(piece.valid[q], L));
   }
 }
 
@@ -35,9 +35,8 @@ inline void add_pixels(const Convolution<T>& c, const Relief<T>& of, ConvScratch
   const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
   auto add = [&]<int N, int Q>(const Piece& piece, const int32_t* placed, const T* phi, int count, T* to) {
     fetch_piece<T, N, Q>(to, ld, piece);
-    Vector<T> sums[N][Q];
-    add_batch<T, N, Q>(sums, placed, phi, tile.capacity, count, own.outputs + piece.at, piece.width);
-    add_piece<T, N, Q>(sums, to, ld, piece);
+    auto give = [&](const auto& sums) INLINED { add_piece<T, N, Q>(sums, to, ld, piece); };
+    add_batch<T, N, Q>(placed, phi, tile.capacity, count, own.outputs + piece.at, piece.width, give);
   };
   over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int first) {
     const int j = of.skipped + first;
@@ -86,17 +85,18 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
       const Relief<T> of = alike ? own.relieves[t] : relief(basis, input + slot, t);
       const int64_t ahead = to_next(basis, t) * ld;
       over_pieces<T>(own.slopes, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
-        Vector<T> window[N][Q];
-        load_relieved<T>(window, of, j, [&](auto& to, int k) {
-          load_piece<T>(to, w + (slot * basis.size + basis.start[t] + k) * ld, ld, piece, ahead);
-        });
+        auto read = [&](auto& window) INLINED {
+          load_relieved<T>(window, of, j, [&](auto& to, int k) INLINED {
+            load_piece<T>(to, w + (slot * basis.size + basis.start[t] + k) * ld, ld, piece, ahead);
+          });
+        };
         const T* phi = tile.slot_phi(slot) + int64_t(of.skipped + j) * tile.capacity + begin;
         // not by a pointer to one of the two: the window would leave its registers
         if (j == 0 && &piece == own.slopes)
-          add_outputs<T, N, Q, true>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at, piece.width, Simd<T>::width,
+          add_outputs<T, N, Q, true>(read, placed + begin, phi, tile.capacity, count, own.outputs + piece.at, piece.width, Simd<T>::width,
                                      own.partial + begin);
         else
-          add_outputs<T, N, Q, false>(window, placed + begin, phi, tile.capacity, count, own.outputs + piece.at,
+          add_outputs<T, N, Q, false>(read, placed + begin, phi, tile.capacity, count, own.outputs + piece.at,
                                       piece.width, Simd<T>::width, own.partial + begin);
       });
     });
@@ -113,15 +113,16 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
 template <class T>
 void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* scratch) {
   const Problem<T>& p = c.own;
-  const int64_t blocks = divided(p.inputs, SLOTS), part = unit / (p.groups * blocks), e = unit / blocks % p.groups;
-  const int64_t input = unit % blocks * SLOTS, tiles = cut.image_tiles * cut.bands;
+  const int64_t blocks = divided(p.inputs, cut.each), part = unit / (p.groups * blocks), e = unit / blocks % p.groups;
+  const int64_t input = unit % blocks * cut.each, tiles = cut.image_tiles * cut.bands;
   const int64_t each = p.basis.size * c.taps * p.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
-  const int slots = int(std::min<int64_t>(SLOTS, p.inputs - input));
+  const int slots = int(std::min<int64_t>(cut.each, p.inputs - input));
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   ConvScratch<T> own(c, cut, true, arena);
   const Relief<T> of = left_out(p);
-  const int left = c.of_x ? p.basis.n - relief(c.steep.basis, input, 0).skipped : 1;  // functions with a slope of their own
-  T* v = c.of_w ? c.of_w + ((part * p.groups + e) * p.inputs + input) * each : nullptr;
+  // functions with a slope of their own, of all units whose inputs share a cache line
+  const int left = c.of_x ? p.basis.n - relief(c.steep.basis, input - input % SLOTS, 0).skipped : 1;
+  T* v = !c.of_w ? nullptr : (part ? c.of_parts + (part - 1) * p.groups * p.inputs * each : c.of_w) + (e * p.inputs + input) * each;
   if (v) std::fill_n(v, slots * each, T(0));
   for (int64_t tile = tiles * part / cut.parts; tile < tiles * (part + 1) / cut.parts; ++tile) {
     const Band band = band_of(c, cut, tile, true);
@@ -153,12 +154,12 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
   if (v && of.skipped) finish_first(c, of, slots, v);
 }
 
-// to[begin, end) = the sums of `count` arrays of `size` numbers, always in their order.
+// to[begin, end) = first + the sums of `count` arrays of `size` numbers, always in their order.
 template <class T>
-void add_parts(const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage) {
+void add_parts(const T* first, const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage) {
   with_storage<T>(to, storage, [&](auto* stored) {
     for (int64_t at = begin; at < end; at += Simd<T>::lanes) {
-      Vector<T> sum{};
+      Vector<T> sum = load_some(first + at, end - at);
       for (int64_t part = 0; part < count; ++part) sum += load_some(parts + part * size + at, end - at);
       store_some_as<T>(stored + at, sum, end - at);
     }

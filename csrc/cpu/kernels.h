@@ -11,29 +11,28 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// A loop over the rows of a segment. Inlined into what surrounds it, it would keep its pointers in vector registers (under
-// AVX-512, which has many), and lose a tenth of its time fetching them.
-#if HOF_VECTOR_BYTES == 64
+// A loop over the rows of a segment, with what it reads before and gives after. Inlined into what surrounds it, it would
+// keep its pointers in vector registers (under AVX-512, which has many), and lose a tenth of its time fetching them.
 #define ROW_LOOP __attribute__((noinline))
-#else
-#define ROW_LOOP inline
-#endif
 
-// y[row, block] += sum_j phi[j, row] w[j, block], over the rows of one segment.
-template <class T, int N, int Q>
-ROW_LOOP void add_inputs(const Vector<T> (&window)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, T* y,
-                       int64_t y_row) {
+// A loop over registers, unrolled before the compiler lays their array in memory: a window that goes through the stack
+// takes as long as some of its rows.
+#define UNROLLED _Pragma("GCC unroll 8")
+#define INLINED __attribute__((always_inline))
+
+// y[row, block] += sum_j phi[j, row] w[j, block], over the rows of one segment; read(w) loads the window.
+template <class T, int N, int Q, class Read>
+ROW_LOOP void add_inputs(const Read& read, const int32_t* order, const T* phi, int64_t ld, int count, T* y, int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
-  Vector<T> w[N][Q];  // a copy whose registers no store can reach
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q) w[j][q] = window[j][q];
+  Vector<T> w[N][Q];
+  read(w);
   for (int r = 0; r < count; ++r) {
     T* to = y + order[r] * y_row;
     Vector<T> a[Q];
-    for (int q = 0; q < Q; ++q) a[q] = load(to + q * L);
-    for (int j = 0; j < N; ++j)
-      for (int q = 0; q < Q; ++q) a[q] += w[j][q] * phi[j * ld + r];
-    for (int q = 0; q < Q; ++q) store(to + q * L, a[q]);
+    UNROLLED for (int q = 0; q < Q; ++q) a[q] = load(to + q * L);
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) a[q] += w[j][q] * phi[j * ld + r];
+    UNROLLED for (int q = 0; q < Q; ++q) store(to + q * L, a[q]);
   }
 }
 
@@ -42,67 +41,64 @@ template <class T, int N, int Q, bool Whole, class S>
 inline void add_row(const S* w, int64_t ld, int64_t valid, const T* phi, int64_t phi_ld, T* y) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> a[Q];
-  for (int q = 0; q < Q; ++q) a[q] = load(y + q * L);
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q) {
+  UNROLLED for (int q = 0; q < Q; ++q) a[q] = load(y + q * L);
+  UNROLLED for (int j = 0; j < N; ++j)
+    UNROLLED for (int q = 0; q < Q; ++q) {
       const S* from = w + j * ld + q * L;
       a[q] += (Whole ? load_as<T>(from) : load_some_as<T>(from, valid - q * L)) * phi[j * phi_ld];
     }
-  for (int q = 0; q < Q; ++q) store(y + q * L, a[q]);
+  UNROLLED for (int q = 0; q < Q; ++q) store(y + q * L, a[q]);
 }
 
 // Zeros one by one: an initialiser becomes a string instruction, which takes longer than a short segment's rows.
 template <class T, int N, int Q>
 inline void clear(Vector<T> (&v)[N][Q]) {
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q) v[j][q] = Vector<T>{};
+  UNROLLED for (int j = 0; j < N; ++j)
+    UNROLLED for (int q = 0; q < Q; ++q) v[j][q] = Vector<T>{};
 }
 
-// v[j, block] = sum over rows of phi[j, row] g[row, block].
-template <class T, int N, int Q>
-ROW_LOOP void add_batch(Vector<T> (&v)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count, const T* g,
-                      int64_t g_row) {
+// give(v) for v[j, block] = sum over rows of phi[j, row] g[row, block].
+template <class T, int N, int Q, class Give>
+ROW_LOOP void add_batch(const int32_t* order, const T* phi, int64_t ld, int count, const T* g, int64_t g_row, const Give& give) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> sums[N][Q];
   clear<T>(sums);
   for (int r = 0; r < count; ++r) {
     const T* from = g + order[r] * g_row;
     Vector<T> b[Q];
-    for (int q = 0; q < Q; ++q) b[q] = load(from + q * L);
-    for (int j = 0; j < N; ++j)
-      for (int q = 0; q < Q; ++q) sums[j][q] += b[q] * phi[j * ld + r];
+    UNROLLED for (int q = 0; q < Q; ++q) b[q] = load(from + q * L);
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) sums[j][q] += b[q] * phi[j * ld + r];
   }
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q) v[j][q] = sums[j][q];
+  give(sums);
 }
 
 // partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane); First: = instead of +=. g_block: from a
 // block of g to the next.
-template <class T, int N, int Q, bool First>
-ROW_LOOP void add_outputs(const Vector<T> (&window)[N][Q], const int32_t* order, const T* phi, int64_t ld, int count,
-                        const T* g, int64_t g_row, int64_t g_block, Vector<T>* partial) {
+template <class T, int N, int Q, bool First, class Read>
+ROW_LOOP void add_outputs(const Read& read, const int32_t* order, const T* phi, int64_t ld, int count, const T* g,
+                          int64_t g_row, int64_t g_block, Vector<T>* partial) {
   constexpr int L = Simd<T>::lanes, block = Simd<T>::block;
-  Vector<T> w[N][Q];  // a copy whose registers no store can reach
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q) w[j][q] = window[j][q];
+  Vector<T> w[N][Q];
+  read(w);
   for (int r = 0; r < count; ++r) {
     const T* from = g + order[r] * g_row;
     Vector<T> t[N];
-    for (int q = 0; q < Q; ++q) {
+    UNROLLED for (int q = 0; q < Q; ++q) {
       const Vector<T> b = load(from + q / block * g_block + q % block * L);
-      for (int j = 0; j < N; ++j) t[j] = q == 0 ? b * w[j][q] : t[j] + b * w[j][q];
+      UNROLLED for (int j = 0; j < N; ++j) t[j] = q == 0 ? b * w[j][q] : t[j] + b * w[j][q];
     }
     Vector<T> a = First ? Vector<T>{} : partial[r];
-    for (int j = 0; j < N; ++j) a += t[j] * phi[j * ld + r];
+    UNROLLED for (int j = 0; j < N; ++j) a += t[j] * phi[j * ld + r];
     partial[r] = a;
   }
 }
 
 template <class T, int N, int Q, class S>
-inline void load_window(Vector<T> (&w)[N][Q], const S* from, int64_t ld, int64_t valid) {
+INLINED inline void load_window(Vector<T> (&w)[N][Q], const S* from, int64_t ld, int64_t valid) {
   constexpr int L = Simd<T>::lanes;
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q)
+  UNROLLED for (int j = 0; j < N; ++j)
+    UNROLLED for (int q = 0; q < Q; ++q)
       w[j][q] = valid >= Q * L ? load_as<T>(from + j * ld + q * L) : load_some_as<T>(from + j * ld + q * L, valid - q * L);
 }
 
@@ -165,13 +161,13 @@ inline Basis<T> without_first(Basis<T> basis) {
 
 // The coefficients of the functions from j on that are left; read(w, k) loads those of functions k and on.
 template <class T, int N, int Q, class Read>
-inline void load_relieved(Vector<T> (&w)[N][Q], const Relief<T>& relief, int j, Read&& read) {
+INLINED inline void load_relieved(Vector<T> (&w)[N][Q], const Relief<T>& relief, int j, Read&& read) {
   read(w, relief.skipped + j);
   if (!relief.taken) return;
   Vector<T> first[1][Q];
   read(first, 0);
-  for (int f = 0; f < N; ++f)
-    for (int q = 0; q < Q; ++q) w[f][q] -= first[0][q];
+  UNROLLED for (int f = 0; f < N; ++f)
+    UNROLLED for (int q = 0; q < Q; ++q) w[f][q] -= first[0][q];
 }
 
 // p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
@@ -186,8 +182,8 @@ inline void add_some(T* p, V v, int64_t valid) {
 // Asks for a window ahead of its use; addresses past the end are harmless.
 template <class T, int N, int Q, class S>
 inline void fetch(const S* from, int64_t ld) {
-  for (int j = 0; j < N; ++j)
-    for (int q = 0; q < Q; ++q) __builtin_prefetch(from + j * ld + q * Simd<T>::lanes);
+  UNROLLED for (int j = 0; j < N; ++j)
+    UNROLLED for (int q = 0; q < Q; ++q) __builtin_prefetch(from + j * ld + q * Simd<T>::lanes);
 }
 
 // Calls f.template operator()<N, Q>(first function, first output) over blocks of at most Most functions x one block.
@@ -239,17 +235,17 @@ inline void multiply_inputs(const S* w, int64_t w_row, int64_t valid, const T* p
                             int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> a[R][Q];
-  for (int r = 0; r < R; ++r)
-    for (int q = 0; q < Q; ++q) a[r][q] = load(y + r * y_row + q * L);
+  UNROLLED for (int r = 0; r < R; ++r)
+    UNROLLED for (int q = 0; q < Q; ++q) a[r][q] = load(y + r * y_row + q * L);
   for (int k = 0; k < depth; ++k) {
     Vector<T> b[Q];
-    for (int q = 0; q < Q; ++q)
+    UNROLLED for (int q = 0; q < Q; ++q)
       b[q] = Whole ? load_as<T>(w + k * w_row + q * L) : load_some_as<T>(w + k * w_row + q * L, valid - q * L);
-    for (int r = 0; r < R; ++r)
-      for (int q = 0; q < Q; ++q) a[r][q] += b[q] * phi[k * ld + r];
+    UNROLLED for (int r = 0; r < R; ++r)
+      UNROLLED for (int q = 0; q < Q; ++q) a[r][q] += b[q] * phi[k * ld + r];
   }
-  for (int r = 0; r < R; ++r)
-    for (int q = 0; q < Q; ++q) store(y + r * y_row + q * L, a[r][q]);
+  UNROLLED for (int r = 0; r < R; ++r)
+    UNROLLED for (int q = 0; q < Q; ++q) store(y + r * y_row + q * L, a[r][q]);
 }
 
 // v[functions, block] += sum over rows of phi[functions, row] g[row, block]; Whole: as above
@@ -261,12 +257,12 @@ inline void multiply_batch(const T* g, int64_t g_row, const S* phi, int64_t ld, 
   clear<T>(a);
   for (int64_t r = 0; r < rows; ++r) {
     Vector<T> b[Q];
-    for (int q = 0; q < Q; ++q) b[q] = load(g + r * g_row + q * L);
-    for (int k = 0; k < R; ++k)
-      for (int q = 0; q < Q; ++q) a[k][q] += b[q] * value_as<T>(phi[k * ld + r]);
+    UNROLLED for (int q = 0; q < Q; ++q) b[q] = load(g + r * g_row + q * L);
+    UNROLLED for (int k = 0; k < R; ++k)
+      UNROLLED for (int q = 0; q < Q; ++q) a[k][q] += b[q] * value_as<T>(phi[k * ld + r]);
   }
-  for (int k = 0; k < R; ++k)
-    for (int q = 0; q < Q; ++q) add_some<Whole>(v + k * v_row + q * L, a[k][q], valid - q * L);
+  UNROLLED for (int k = 0; k < R; ++k)
+    UNROLLED for (int q = 0; q < Q; ++q) add_some<Whole>(v + k * v_row + q * L, a[k][q], valid - q * L);
 }
 
 // Calls f.template operator()<R, Q>(first) over `count` in blocks of Simd::rows, then one by one.

@@ -64,14 +64,14 @@ struct Convolution {
   int64_t low[3], extent[3];  // of the outputs, with those beyond the image
   const Phase* phase;
   void* of_x;    // null: not wanted
-  T* of_w;       // [parts, groups, inputs, K, taps, outputs], or null
+  T *of_w, *of_parts;  // [groups, inputs, K, taps, outputs] of the first part, or null; and of each other part
 };
 
 // How a convolution is cut: tiles of some images, and of some lines along the first axis.
 struct ImageCut {
   int64_t images, image_tiles, lines, bands;
   int64_t parts;  // of its gradients: sums of w, each over some of the tiles; else of the outputs
-  int64_t each;   // outputs of a part; not of gradients
+  int64_t each;   // outputs of a part; of its gradients: inputs of a unit
   Cut cut;
 };
 
@@ -89,10 +89,10 @@ struct Kernels {
   void (*meet_rows)(const Problem<T>&, const Problem<T>& slopes, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
   void (*pull_rows)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit, char* scratch);
   void (*add_shares)(const Problem<T>&, const Cut&, const ProductTile<T>&, int64_t unit);
-  ImageCut (*cut_conv)(const Convolution<T>&, bool gradients);
+  ImageCut (*cut_conv)(const Convolution<T>&, bool gradients, int threads);
   void (*run_conv)(const Convolution<T>&, const ImageCut&, int64_t unit, char* scratch);
   void (*run_conv_gradients)(const Convolution<T>&, const ImageCut&, int64_t unit, char* scratch);
-  void (*add_parts)(const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage);
+  void (*add_parts)(const T* first, const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage);
   void (*transpose)(const Matrix<T>&, int64_t begin, int64_t end, T* to);
   void (*transpose_gradients)(const Matrix<T>&, const T* cotangent, int64_t begin, int64_t end, T* of_from, T* of_factor);
 };

@@ -37,13 +37,13 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
         const int count = begin[t + 1] - begin[t];
         if (count == 0) continue;
         T* to = v + (k * K + p.basis.start[t] + j) * p.outputs + o;
-        Vector<T> window[N][Q];
         fetch<T, N, Q, T>(to, p.outputs);
-        add_batch(window, tile.slot_order(k) + begin[t], tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t],
-                  tile.capacity, count, g.at(o), row_stride<T, Q>());
-        for (int f = 0; f < N; ++f)
-          for (int q = 0; q < Q; ++q)
-            add_some<false>(to + f * p.outputs + q * L, window[f][q], p.outputs - o - q * L);
+        auto give = [&](const auto& sums) INLINED {
+          UNROLLED for (int f = 0; f < N; ++f)
+            UNROLLED for (int q = 0; q < Q; ++q) add_some<false>(to + f * p.outputs + q * L, sums[f][q], p.outputs - o - q * L);
+        };
+        add_batch<T, N, Q>(tile.slot_order(k) + begin[t], tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t],
+                           tile.capacity, count, g.at(o), row_stride<T, Q>(), give);
       }
     }
   });

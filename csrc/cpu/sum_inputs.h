@@ -78,10 +78,11 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
         for (int t = 0; t < tile.segments; ++t) {
           const int begin = tile.slot_offset(k)[t], count = tile.slot_offset(k)[t + 1] - begin;
           if (count == 0) continue;
-          Vector<T> window[N][Q];
-          load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+          auto read = [&](auto& window) INLINED {
+            load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+          };
           if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
-          add_inputs(window, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
+          add_inputs<T, N, Q>(read, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
                      tile.capacity, count, y.at(o), row_stride<T, Q>());
         }
     });

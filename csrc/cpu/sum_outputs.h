@@ -106,20 +106,21 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
       if (count == 0) continue;
       const Relief<T> of = alike ? room.relieves[t] : relief(p.basis, input + k, t);
       over_wide_blocks<T>(tile.n - of.skipped, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
-        Vector<T> window[N][Q];
-        load_relieved<T>(window, of, j, [&](auto& to, int k) {
-          load_window<T>(to, w + (p.basis.start[t] + k) * p.outputs + o, p.outputs, p.outputs - o);
-        });
+        auto read = [&](auto& window) INLINED {
+          load_relieved<T>(window, of, j, [&](auto& to, int k) INLINED {
+            load_window<T>(to, w + (p.basis.start[t] + k) * p.outputs + o, p.outputs, p.outputs - o);
+          });
+        };
         if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
         const T* phi = tile.slot_phi(k) + int64_t(of.skipped + j) * tile.capacity + begin[t];
         constexpr int64_t width = row_stride<T, std::min(Q, Simd<T>::block)>();
         const int64_t block = g.rows * width;
         // not by a pointer to one of the two: the window would leave its registers
         if (j == 0 && o == 0)
-          add_outputs<T, N, Q, true>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
+          add_outputs<T, N, Q, true>(read, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
                                      room.partial + begin[t]);
         else
-          add_outputs<T, N, Q, false>(window, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
+          add_outputs<T, N, Q, false>(read, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
                                       room.partial + begin[t]);
       });
     }
