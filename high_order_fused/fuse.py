@@ -1,5 +1,6 @@
 """fuse: the layers of other packages in a model replaced by ours, over the very same Parameters."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -185,13 +186,19 @@ def _powers(m: Any) -> nn.Module | str:
     shape = None if lacking else (m.out_features if m.dense else 1, m.in_features, m.polynomial_degree + 1)
     if lacking or tuple(getattr(m, "weight", torch.empty(0)).shape) != shape:
         return "PolynomialLayer is not that of polynomial-mlp: its attributes differ"
-    ours = PolynomialLayer(m.in_features, m.out_features, m.polynomial_degree, m.dense)
+    probe = copy.deepcopy(m)
+    probe = (probe.to_empty(device="cpu") if m.weight.is_meta else probe.cpu()).double()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        ours = PolynomialLayer(m.in_features, m.out_features, m.polynomial_degree, m.dense)
+        # coefficients of its own: with the module's, which may be zeros, others would do the same
+        ours.weight = probe.weight = nn.Parameter(torch.randn(*shape, dtype=torch.float64))
+        x = 3 * torch.rand(4, m.in_features, dtype=torch.float64) - 1.5
+        theirs, y = probe.forward(x), ours(x)  # without the hooks
+    if theirs.shape != y.shape or not torch.allclose(theirs, y):
+        return "PolynomialLayer is not that of polynomial-mlp: its outputs differ"
     ours.weight = m.weight
-    x = torch.linspace(-1.5, 1.5, 4 * m.in_features).reshape(4, -1).to(m.weight)
-    with torch.no_grad():
-        theirs, y = m.forward(x), ours(x)  # without the hooks
-    same = theirs.shape == y.shape and torch.allclose(theirs, y, rtol=1e-3, atol=1e-5)
-    return ours if same else "PolynomialLayer is not that of polynomial-mlp: its outputs differ"
+    return ours
 
 
 def _fourier(m: Any) -> nn.Module:

@@ -113,7 +113,7 @@ def test_cpu_stored_in_16_bits(isa, shape, dtype):
 @NATIVE
 def test_cpu_threads_give_the_same_bits():
     threads = torch.get_num_threads()
-    # with many segments there is one part of the sums, and units are of fewer inputs the more threads there are
+    # many segments: one part of the sums, and units of fewer inputs the more threads there are
     for shape, segments in (("bands", 4), ("many", 4), ("strided", 4), ("many", 40)):
         made = operands(hof.bases.piecewise_lagrange(3, segments), shape, False, torch.float32)
         found = []

@@ -236,6 +236,14 @@ def test_polynomials_in_powers_are_known_by_what_they_do(dense):
     assert model[0].weight is weight and difference(model(x), y) < 1e-5
     other = nn.Sequential(PolynomialLayer(dense, shift=0.1))
     assert hof.fuse(other).left == {"0": "PolynomialLayer is not that of polynomial-mlp: its outputs differ"}
+    with torch.no_grad():
+        other[0].weight.zero_()
+    assert "outputs differ" in hof.fuse(other).left["0"]
+    for some in (PolynomialLayer(dense).bfloat16(), PolynomialLayer(dense).to("meta")):
+        weight, before = some.weight, torch.get_rng_state()
+        model = nn.Sequential(some)
+        assert hof.fuse(model).swapped == {"0": "PolynomialLayer"}
+        assert model[0].weight is weight and torch.equal(torch.get_rng_state(), before)
     narrow = PolynomialLayer(dense)
     narrow.weight = nn.Parameter(torch.randn(2, 3, 2))
     assert "attributes differ" in hof.fuse(nn.Sequential(narrow)).left["0"]
