@@ -20,7 +20,7 @@ _NATIVE = (torch.float32, torch.float64)
 _STRATEGIES = (
     "product (every window is all coefficients): a matrix product whose factor is made on the fly",
     "grouped (several rows a segment): sorted rows pass by a window of coefficients in registers",
-    "rows (about a row a segment or less): coefficients in the order they lie in",
+    "rows (about a row a segment or less): windows in the order they lie in, each asked for before its use",
 )
 
 _WHOLE = {

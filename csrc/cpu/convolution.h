@@ -186,7 +186,7 @@ void fill_constants(const Convolution<T>& c, const Band& band, int64_t e, int64_
     over_chunks(own.places, own.tile.capacity, [&](int64_t row, int rows) {
       over_pieces<T>(own.pieces, pieces, 1, [&]<int N, int Q>(const Piece& piece, int) {
         auto read = [&](auto& window) INLINED { load_piece<T, N, Q>(window, own.constants, ld, piece, 0); };
-        add_inputs<T, N, Q>(read, own.places.place + row, own.tile.phi, own.tile.capacity, rows, own.outputs + piece.at, piece.width);
+        add_inputs<T, N, Q>(read, {own.places.place + row, rows}, own.tile.phi, own.tile.capacity, own.outputs + piece.at, piece.width);
       });
     });
   }
@@ -247,7 +247,7 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
                     });
                   }
                 };
-                add_inputs<T, N, Q>(read, placed, phi + int64_t(j) * own.tile.capacity, own.tile.capacity, count,
+                add_inputs<T, N, Q>(read, {placed, count}, phi + int64_t(j) * own.tile.capacity, own.tile.capacity,
                                     own.outputs + piece.at, piece.width);
               });
             });

@@ -36,7 +36,7 @@ inline void add_pixels(const Convolution<T>& c, const Relief<T>& of, ConvScratch
   auto add = [&]<int N, int Q>(const Piece& piece, const int32_t* placed, const T* phi, int count, T* to) {
     fetch_piece<T, N, Q>(to, ld, piece);
     auto give = [&](const auto& sums) INLINED { add_piece<T, N, Q>(sums, to, ld, piece); };
-    add_batch<T, N, Q>(placed, phi, tile.capacity, count, own.outputs + piece.at, piece.width, give);
+    add_batch<T, N, Q>({placed, count}, phi, tile.capacity, own.outputs + piece.at, piece.width, give);
   };
   over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int first) {
     const int j = of.skipped + first;
@@ -77,12 +77,11 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
   const Basis<T>& basis = c.steep.basis;
   const Tile<T>& tile = own.tile;
   const int64_t ld = c.taps * c.own.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
-  const bool alike = basis.table_stride == 0;  // the tables of all inputs
-  for (int t = 0; alike && t < (basis.product() ? 1 : tile.segments); ++t) own.relieves[t] = relief(basis, input, t);
+  const Reliefs<T> relieves(basis, own.relieves);
   for (int slot = 0; slot < slots; ++slot) {
     const int32_t* placed = own.placed_of(basis, row, slot);
     over_segments(basis, tile, slot, [&](int t, int begin, int count) {
-      const Relief<T> of = alike ? own.relieves[t] : relief(basis, input + slot, t);
+      const Relief<T> of = relieves.of(input + slot, t);
       const int64_t ahead = to_next(basis, t) * ld;
       over_pieces<T>(own.slopes, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
         auto read = [&](auto& window) INLINED {
@@ -93,11 +92,11 @@ inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int6
         const T* phi = tile.slot_phi(slot) + int64_t(of.skipped + j) * tile.capacity + begin;
         // not by a pointer to one of the two: the window would leave its registers
         if (j == 0 && &piece == own.slopes)
-          add_outputs<T, N, Q, true>(read, placed + begin, phi, tile.capacity, count, own.outputs + piece.at, piece.width, Simd<T>::width,
-                                     own.partial + begin);
+          add_outputs<T, N, Q, true>(read, {placed + begin, count}, phi, tile.capacity, own.outputs + piece.at, piece.width,
+                                     Simd<T>::width, own.partial + begin);
         else
-          add_outputs<T, N, Q, false>(read, placed + begin, phi, tile.capacity, count, own.outputs + piece.at,
-                                      piece.width, Simd<T>::width, own.partial + begin);
+          add_outputs<T, N, Q, false>(read, {placed + begin, count}, phi, tile.capacity, own.outputs + piece.at, piece.width,
+                                      Simd<T>::width, own.partial + begin);
       });
     });
     const int32_t* order = tile.slot_order(slot);

@@ -20,14 +20,33 @@ namespace HOF_VARIANT {
 #define UNROLLED _Pragma("GCC unroll 8")
 #define INLINED __attribute__((always_inline))
 
+// Rows that meet one window, by their numbers; `ahead`: g is asked for some rows before its use.
+struct Run {
+  const int32_t* row;
+  int count;
+  bool ahead = false;
+};
+
+// Whether that pays: rows of a segment lie too far apart to be foreseen, and those of the tile, with what else it keeps,
+// exceed the second-level cache. (Under AVX2 it does not: two more registers than there are.)
+inline bool far_apart(int rows, int64_t row_bytes) { return rows * row_bytes > 1 << 18; }
+
+template <class T, int Q>
+INLINED inline void fetch_row(const T* g, const Run& run, int r, int64_t row, int64_t block = Simd<T>::width) {
+  constexpr int L = Simd<T>::lanes, B = Simd<T>::block;
+  if (HOF_VECTOR_BYTES < 64 || !run.ahead) return;
+  const T* later = g + run.row[std::min(r + 6, run.count - 1)] * row;
+  UNROLLED for (int q = 0; q < Q; ++q) __builtin_prefetch(later + q / B * block + q % B * L);
+}
+
 // y[row, block] += sum_j phi[j, row] w[j, block], over the rows of one segment; read(w) loads the window.
 template <class T, int N, int Q, class Read>
-ROW_LOOP void add_inputs(const Read& read, const int32_t* order, const T* phi, int64_t ld, int count, T* y, int64_t y_row) {
+ROW_LOOP void add_inputs(const Read& read, const Run run, const T* phi, int64_t ld, T* y, int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> w[N][Q];
   read(w);
-  for (int r = 0; r < count; ++r) {
-    T* to = y + order[r] * y_row;
+  for (int r = 0; r < run.count; ++r) {
+    T* to = y + run.row[r] * y_row;
     Vector<T> a[Q];
     UNROLLED for (int q = 0; q < Q; ++q) a[q] = load(to + q * L);
     UNROLLED for (int j = 0; j < N; ++j)
@@ -59,12 +78,13 @@ inline void clear(Vector<T> (&v)[N][Q]) {
 
 // give(v) for v[j, block] = sum over rows of phi[j, row] g[row, block].
 template <class T, int N, int Q, class Give>
-ROW_LOOP void add_batch(const int32_t* order, const T* phi, int64_t ld, int count, const T* g, int64_t g_row, const Give& give) {
+ROW_LOOP void add_batch(const Run run, const T* phi, int64_t ld, const T* g, int64_t g_row, const Give& give) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> sums[N][Q];
   clear<T>(sums);
-  for (int r = 0; r < count; ++r) {
-    const T* from = g + order[r] * g_row;
+  for (int r = 0; r < run.count; ++r) {
+    const T* from = g + run.row[r] * g_row;
+    fetch_row<T, Q>(g, run, r, g_row);
     Vector<T> b[Q];
     UNROLLED for (int q = 0; q < Q; ++q) b[q] = load(from + q * L);
     UNROLLED for (int j = 0; j < N; ++j)
@@ -76,13 +96,14 @@ ROW_LOOP void add_batch(const int32_t* order, const T* phi, int64_t ld, int coun
 // partial[row] += sum_j phi[j, row] (w[j, block] g[row, block], lane by lane); First: = instead of +=. g_block: from a
 // block of g to the next.
 template <class T, int N, int Q, bool First, class Read>
-ROW_LOOP void add_outputs(const Read& read, const int32_t* order, const T* phi, int64_t ld, int count, const T* g,
-                          int64_t g_row, int64_t g_block, Vector<T>* partial) {
+ROW_LOOP void add_outputs(const Read& read, const Run run, const T* phi, int64_t ld, const T* g, int64_t g_row,
+                          int64_t g_block, Vector<T>* partial) {
   constexpr int L = Simd<T>::lanes, block = Simd<T>::block;
   Vector<T> w[N][Q];
   read(w);
-  for (int r = 0; r < count; ++r) {
-    const T* from = g + order[r] * g_row;
+  for (int r = 0; r < run.count; ++r) {
+    const T* from = g + run.row[r] * g_row;
+    fetch_row<T, Q>(g, run, r, g_row, g_block);
     Vector<T> t[N];
     UNROLLED for (int q = 0; q < Q; ++q) {
       const Vector<T> b = load(from + q / block * g_block + q % block * L);
@@ -145,6 +166,21 @@ inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool 
   }
   return {};
 }
+
+// Those of slopes in the segments of a tile's inputs, asked once where all inputs have the same tables.
+template <class T>
+class Reliefs {
+ public:
+  Reliefs(const Basis<T>& basis, Relief<T>* room) : basis(basis), kept(basis.table_stride ? nullptr : room) {
+    const int count = basis.product() ? 1 : basis.segments;
+    for (int t = 0; kept && t < count; ++t) kept[t] = relief(basis, 0, t);
+  }
+  Relief<T> of(int64_t input, int segment) const { return kept ? kept[segment] : relief(basis, input, segment); }
+
+ private:
+  const Basis<T>& basis;
+  Relief<T>* kept;
+};
 
 // Of the functions themselves.
 template <class T>

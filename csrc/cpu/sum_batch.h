@@ -42,8 +42,9 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
           UNROLLED for (int f = 0; f < N; ++f)
             UNROLLED for (int q = 0; q < Q; ++q) add_some<false>(to + f * p.outputs + q * L, sums[f][q], p.outputs - o - q * L);
         };
-        add_batch<T, N, Q>(tile.slot_order(k) + begin[t], tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t],
-                           tile.capacity, count, g.at(o), row_stride<T, Q>(), give);
+        const Run run{tile.slot_order(k) + begin[t], count, far_apart(tile.rows, row_stride<T, Q>() * int64_t(sizeof(T)))};
+        add_batch<T, N, Q>(run, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t], tile.capacity, g.at(o),
+                           row_stride<T, Q>(), give);
       }
     }
   });

@@ -25,6 +25,37 @@ Cut cut_inputs(const Problem<T>& p, int threads) {
   return cut;
 }
 
+// y += a few rows of a tile, one after the other; while one meets its window the next one's is asked for.
+template <class T, class S>
+inline void add_rows(const Problem<T>& p, const Tile<T>& tile, int slots, const S* w, int64_t outputs, const Blocks<T>& y) {
+  struct Visit {
+    int slot, at;  // at: among the slot's sorted rows
+    const S* window;
+  };
+  auto add = [&](const Visit& visit, const S* next) {
+    const T* phi = tile.slot_phi(visit.slot) + visit.at;
+    const int64_t row = tile.slot_order(visit.slot)[visit.at];
+    over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
+      constexpr int64_t width = row_stride<T, Q>();
+      const int64_t first = j * p.outputs + o;
+      if (next) fetch<T, N, Q, S>(next + first, p.outputs);
+      auto one = outputs - o >= width ? add_row<T, N, Q, true, S> : add_row<T, N, Q, false, S>;
+      one(visit.window + first, p.outputs, outputs - o, phi + int64_t(j) * tile.capacity, tile.capacity, y.at(o) + row * width);
+    });
+  };
+  Visit last{0, 0, nullptr};
+  for (int k = 0; k < slots; ++k) {
+    const int32_t* begin = tile.slot_offset(k);
+    for (int t = 0, r = 0; r < tile.rows; ++t)
+      for (; r < begin[t + 1]; ++r) {
+        const Visit visit{k, r, w + (k * p.basis.size + p.basis.start[t]) * p.outputs};
+        if (last.window) add(last, visit.window);
+        last = visit;
+      }
+  }
+  if (last.window) add(last, nullptr);
+}
+
 template <class T, class S>
 void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int64_t unit, char* scratch) {
   const int64_t e = unit / (cut.tiles * cut.parts), tile_number = unit / cut.parts % cut.tiles;
@@ -54,23 +85,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       continue;
     }
     if (chosen == ROWS) {
-      for (int k = 0; k < slots; ++k) {
-        const int32_t* begin = tile.slot_offset(k);
-        for (int t = 0, r = 0; r < rows; ++t)
-          for (; r < begin[t + 1]; ++r) {
-            const S* window = w + (k * K + p.basis.start[t]) * p.outputs;
-            const int64_t at = tile.slot_order(k)[r];
-            over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
-              constexpr int64_t width = row_stride<T, Q>();
-              const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + r;
-              const S* from = window + j * p.outputs + o;
-              if (outputs - o >= width)
-                add_row<T, N, Q, true>(from, p.outputs, width, phi, tile.capacity, y.at(o) + at * width);
-              else
-                add_row<T, N, Q, false>(from, p.outputs, outputs - o, phi, tile.capacity, y.at(o) + at * width);
-            });
-          }
-      }
+      add_rows(p, tile, slots, w, outputs, y);
       continue;
     }
     over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
@@ -82,8 +97,8 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
             load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
           };
           if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
-          add_inputs<T, N, Q>(read, tile.slot_order(k) + begin, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin,
-                     tile.capacity, count, y.at(o), row_stride<T, Q>());
+          const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin;
+          add_inputs<T, N, Q>(read, {tile.slot_order(k) + begin, count}, phi, tile.capacity, y.at(o), row_stride<T, Q>());
         }
     });
   }

@@ -96,32 +96,34 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
     relieve(p, of, slots, coefficients, room.relieved);
     return multiply_outputs<T>(p, tile, 1, slots, room.relieved, g, t, room.columns);
   }
-  const bool alike = p.basis.table_stride == 0;  // the tables of all inputs
-  for (int t = 0; alike && t < tile.segments; ++t) room.relieves[t] = relief(p.basis, input, t);
+  const Reliefs<T> relieves(p.basis, room.relieves);
   for (int k = 0; k < slots; ++k) {
     const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
     const S* w = coefficients + k * p.basis.size * p.outputs;
     for (int t = 0; t < tile.segments; ++t) {
       const int count = begin[t + 1] - begin[t];
       if (count == 0) continue;
-      const Relief<T> of = alike ? room.relieves[t] : relief(p.basis, input + k, t);
+      const Relief<T> of = relieves.of(input + k, t);
       over_wide_blocks<T>(tile.n - of.skipped, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
         auto read = [&](auto& window) INLINED {
           load_relieved<T>(window, of, j, [&](auto& to, int k) INLINED {
             load_window<T>(to, w + (p.basis.start[t] + k) * p.outputs + o, p.outputs, p.outputs - o);
           });
         };
-        if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+        if (t + 1 < tile.segments) {
+          const S* next = w + p.basis.start[t + 1] * p.outputs + o;
+          fetch<T, N, Q, S>(next + (of.skipped + j) * p.outputs, p.outputs);
+          if (of.taken) fetch<T, 1, Q, S>(next, p.outputs);
+        }
         const T* phi = tile.slot_phi(k) + int64_t(of.skipped + j) * tile.capacity + begin[t];
         constexpr int64_t width = row_stride<T, std::min(Q, Simd<T>::block)>();
         const int64_t block = g.rows * width;
+        const Run run{order + begin[t], count, far_apart(rows, Q * L * int64_t(sizeof(T)))};
         // not by a pointer to one of the two: the window would leave its registers
         if (j == 0 && o == 0)
-          add_outputs<T, N, Q, true>(read, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
-                                     room.partial + begin[t]);
+          add_outputs<T, N, Q, true>(read, run, phi, tile.capacity, g.at(o), width, block, room.partial + begin[t]);
         else
-          add_outputs<T, N, Q, false>(read, order + begin[t], phi, tile.capacity, count, g.at(o), width, block,
-                                      room.partial + begin[t]);
+          add_outputs<T, N, Q, false>(read, run, phi, tile.capacity, g.at(o), width, block, room.partial + begin[t]);
       });
     }
     T* to = room.columns + int64_t(k) * rows;
