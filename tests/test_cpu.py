@@ -25,7 +25,7 @@ def isa(request):
         yield request.param
 
 
-# sizes beside those of vectors, register blocks, tiles and cache lines
+# sizes beside those of vectors, register blocks, tiles and cache lines; a few rows in parts of the inputs
 SHAPES = [
     (1, 1, 1, 1),
     (1, 2, 3, 2),
@@ -34,6 +34,7 @@ SHAPES = [
     (1, 33, 5, 63),
     (1, 300, 7, 65),
     (2, 65, 19, 37),
+    (2, 4, 150, 70),
     (1, 530, 33, 130),
 ]
 
@@ -85,7 +86,7 @@ def test_every_window_and_number_of_segments(isa, n, segments):
 @pytest.mark.parametrize(
     "case", ["piecewise_lagrange-continuous-linear", "lagrange-linear", "bspline-knots-zero"]
 )
-@pytest.mark.parametrize("shape", [(1, 1, 40, 200), (1, 700, 20, 70), (3, 40, 5, 9)])
+@pytest.mark.parametrize("shape", [(1, 1, 40, 200), (2, 5, 150, 70), (1, 700, 20, 70), (3, 40, 5, 9)])
 def test_threads_do_not_change_a_bit(isa, case, shape):
     arguments = operands(cases.build(case), shape)
     before = torch.get_num_threads()

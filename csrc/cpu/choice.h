@@ -33,6 +33,12 @@ Strategy strategy(const Problem<T>& p, Contraction contraction) {
   return contraction == SUM_INPUTS && few_rows(p) ? ROWS : GROUPED;
 }
 
+// The output of a few rows is cut by inputs, each part with sums of its own.
+template <class T>
+bool by_inputs(const Problem<T>& p) {
+  return strategy(p, SUM_INPUTS) == ROWS;
+}
+
 // About 64 rows for each segment (32 in float64), within what the second-level cache holds of y or g and of the
 // window values of 16 inputs.
 template <class T>

@@ -127,14 +127,7 @@ std::tuple<Tensor, Tensor> conv_gradients(Tensor g, Tensor x, Tensor w, Tensor d
       c.of_parts = room ? parts.mutable_data_ptr<T>() + (direct ? 0 : size) : nullptr;
     }
     over_units(cut.cut, [&](int64_t unit, char* scratch) { kernels.run_conv_gradients(c, cut, unit, scratch); });
-    if (room) {
-      const int64_t stretch = 8192;
-      void* to = v.mutable_data_ptr();
-      over_units(Cut{0, 0, 0, 0, (size + stretch - 1) / stretch, 0}, [&](int64_t unit, char*) {
-        const int64_t begin = unit * stretch, end = std::min(size, begin + stretch);
-        kernels.add_parts(c.of_w, c.of_parts, cut.parts - 1, size, begin, end, to, storage_of<T>(v));
-      });
-    }
+    if (room) add_up(kernels, c.of_w, c.of_parts, cut.parts, size, v.mutable_data_ptr(), storage_of<T>(v));
     return {slope, v};
   });
 }

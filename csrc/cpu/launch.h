@@ -6,6 +6,7 @@
 #include <new>
 
 #include "../tensors.h"
+#include "choice.h"
 #include "dispatch.h"
 
 namespace hof {
@@ -36,6 +37,16 @@ void over_units(const Cut& cut, Work&& work) {
   });
 }
 
+// to = the sums of `count` arrays of `size` numbers, one after the other in memory, the first of them elsewhere.
+template <class T>
+void add_up(const Kernels<T>& kernels, const T* first, const T* others, int64_t count, int64_t size, void* to, Storage storage) {
+  const int64_t stretch = 8192;
+  over_units(Cut{0, 0, 0, 0, (size + stretch - 1) / stretch, 0}, [&](int64_t unit, char*) {
+    const int64_t begin = unit * stretch;
+    kernels.add_parts(first, others, count - 1, size, begin, std::min(size, begin + stretch), to, storage);
+  });
+}
+
 template <class T>
 Tensor run(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g, const Tensor* s, const Basis<T>& basis,
            int64_t isa) {
@@ -44,7 +55,15 @@ Tensor run(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* 
   const Kernels<T>& kernels = variant<T>(isa);
   const Cut cut = kernels.cut[contraction](p, int(torch::stable::get_num_threads()));
   if (p.outputs == 0 || cut.units == 0) return torch::stable::fill_(result, 0.0);
-  over_units(cut, [&, &p = p](int64_t unit, char* scratch) { kernels.run[contraction](p, cut, unit, scratch); });
+  Problem<T> own = p;
+  std::unique_ptr<T[]> sums;  // of parts of the inputs
+  const int64_t size = result.numel();
+  if (contraction == SUM_INPUTS && by_inputs(p) && cut.parts > 1) {
+    sums = std::make_unique_for_overwrite<T[]>(size_t(cut.parts * size));
+    own.result = sums.get(), own.result_storage = Storage::SAME;
+  }
+  over_units(cut, [&](int64_t unit, char* scratch) { kernels.run[contraction](own, cut, unit, scratch); });
+  if (sums) add_up(kernels, sums.get(), sums.get() + size, cut.parts, size, p.result, p.result_storage);
   return result;
 }
 

@@ -1,4 +1,5 @@
-// y[e,b,o] = sum_i s f_oi(x): tiles of rows, and parts of the outputs where there are few rows.
+// y[e,b,o] = sum_i s f_oi(x): tiles of rows, and parts of the outputs where those are fewer than threads. A few rows: parts
+// of the inputs, each with sums of its own, which `add_parts` adds up.
 #pragma once
 
 #include "cut.h"
@@ -13,14 +14,25 @@ struct InputsScratch {
 
   InputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
     tile.lay(p.basis, cut.rows, arena);
-    y = arena.take<T>(cut.rows * padded(std::min(cut.part, p.outputs), Simd<T>::lanes));
+    y = arena.take<T>(cut.rows * padded(by_inputs(p) ? p.outputs : std::min(cut.part, p.outputs), Simd<T>::lanes));
   }
 };
 
 template <class T>
 Cut cut_inputs(const Problem<T>& p, int threads) {
-  Cut cut = cut_rows(p, threads);
-  cut_parts(p, cut, p.outputs, Simd<T>::width, threads);
+  Cut cut{};
+  if (by_inputs(p)) {
+    cut.tiles = 1;
+    set_equal_rows(p, cut);
+    // the same for any number of threads, and none where another thread would not pay
+    const bool small = p.batch * p.inputs * (p.basis.n * p.outputs + 64) < 65536;
+    cut.part = small ? std::max<int64_t>(p.inputs, 1) : std::max<int64_t>(2, divided(p.inputs, 64 * SLOTS)) * SLOTS;
+    cut.parts = divided(p.inputs, cut.part);
+    cut.units = p.groups * cut.parts;
+  } else {
+    cut = cut_rows(p, threads);
+    cut_parts(p, cut, p.outputs, Simd<T>::width, threads);
+  }
   cut.scratch = bytes_of<InputsScratch<T>>(p, cut);
   return cut;
 }
@@ -59,21 +71,22 @@ inline void add_rows(const Problem<T>& p, const Tile<T>& tile, int slots, const 
 template <class T, class S>
 void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int64_t unit, char* scratch) {
   const int64_t e = unit / (cut.tiles * cut.parts), tile_number = unit / cut.parts % cut.tiles;
-  const int64_t row = tile_number * cut.rows, first = unit % cut.parts * cut.part;
+  const int64_t row = tile_number * cut.rows, part = unit % cut.parts, K = p.basis.size;
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
-  const int64_t outputs = std::min(cut.part, p.outputs - first), K = p.basis.size;
+  const bool few = by_inputs(p);
+  const int64_t first = few ? 0 : part * cut.part, outputs = few ? p.outputs : std::min(cut.part, p.outputs - first);
+  const int64_t input = few ? part * cut.part : 0, end = few ? std::min(input + cut.part, p.inputs) : p.inputs;
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   InputsScratch<T> room(p, cut, arena);
   Tile<T>& tile = room.tile;
   const Blocks<T> y{room.y, rows};
   std::fill_n(y.data, rows * padded(outputs, Simd<T>::lanes), T(0));
 
-  const Strategy chosen = strategy(p, SUM_INPUTS);
-  for (int64_t i = 0; i < p.inputs; i += SLOTS) {
-    const int slots = int(std::min<int64_t>(SLOTS, p.inputs - i));
+  for (int64_t i = input; i < end; i += SLOTS) {
+    const int slots = int(std::min<int64_t>(SLOTS, end - i));
     tile.prepare(p, e, row, rows, i, slots);
     const S* w = coefficients + (e * p.inputs + i) * K * p.outputs + first;
-    if (chosen == PRODUCT) {
+    if (p.basis.product()) {
       over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
         constexpr int64_t width = row_stride<T, Q>();
         over_rows<T, Q>(rows, [&]<int R, int>(int r) {
@@ -84,7 +97,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       });
       continue;
     }
-    if (chosen == ROWS) {
+    if (few) {
       add_rows(p, tile, slots, w, outputs, y);
       continue;
     }
@@ -104,7 +117,8 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   }
 
   with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
-    auto* result = stored + (e * p.batch + row) * p.outputs + first;
+    const int64_t group = few ? part * p.groups + e : e;  // of the part's own sums, or of the result
+    auto* result = stored + (group * p.batch + row) * p.outputs + first;
     over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
       constexpr int L = Simd<T>::lanes;
       for (int r = 0; r < rows; ++r)
