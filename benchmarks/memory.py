@@ -2,17 +2,15 @@
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from . import rivals
+from . import fresh, rivals
 from .cases import Case
 from .step import forward_backward
 
@@ -40,23 +38,17 @@ def peak(case: Case, name: str, device: torch.device) -> Peak:
             return _allocated(case, name, device)
         except torch.cuda.OutOfMemoryError:
             return Peak(None, 0, "more than there is")
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        # a server that has imported torch and run nothing is forked for each call
-        context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(_peak, case, name, str(device), torch.get_num_threads()).result()
-        except BrokenProcessPool:
-            return Peak(None, 0, "the process was killed")
-        except Exception as error:
-            return Peak(None, 0, f"it raised {type(error).__name__}")
+    try:
+        found: Peak = fresh.call(_peak, case, name, str(device))
+        return found
+    except BrokenProcessPool:
+        return Peak(None, 0, "the process was killed")
+    except Exception as error:
+        return Peak(None, 0, f"it raised {type(error).__name__}")
 
 
-def _peak(case: Case, name: str, device_name: str, threads: int) -> Peak:
+def _peak(case: Case, name: str, device_name: str) -> Peak:
     _own_pages()
-    torch.set_num_threads(threads)
     device = torch.device(device_name)
     if device.type == "cpu" and not _reset_high_water():
         return _growth(case, name, device)

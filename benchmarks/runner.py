@@ -1,4 +1,8 @@
-"""The one runner: builds a case's contenders, checks that they agree, and measures them in alternation."""
+"""The one runner: builds a case's contenders, checks that they agree, and measures them in alternation.
+
+On a CPU each case has a process of its own: what the tensors of other cases left behind in the allocator
+decides whether a rival's get new pages at each step, up to a third of its time.
+"""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -8,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import rivals
+from . import fresh, rivals
 from .cases import Case
 from .memory import peak
 from .rivals import OURS, NotMeasured
@@ -44,21 +48,37 @@ def run(cases: Iterable[Case], settings: Settings, device: torch.device, tick: T
     return {
         "stamp": stamp(device),
         "settings": asdict(settings),
-        "cases": [measure(case, settings, device, tick) for case in cases],
+        "cases": [measure(case, settings, device, tick, apart=device.type == "cpu") for case in cases],
     }
 
 
-def measure(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
-    """Measure one case: its contenders in a list, ours first."""
+def measure(
+    case: Case, settings: Settings, device: torch.device, tick: Tick, apart: bool = False
+) -> dict[str, Any]:
+    """Measure one case: its contenders in a list, ours first; apart: in a process of its own."""
+    found: dict[str, Any]
+    found = (
+        fresh.call(_time, case, settings, device, tell=tick) if apart else _time(case, settings, device, tick)
+    )
+    for entry in found["contenders"] if settings.memory else ():
+        tick(f"{case.name}: memory of {entry['name']}")
+        if "not_measured" not in entry:
+            used = peak(case, entry["name"], device)
+            mib = None if used.mib is None else round(used.mib, 2)
+            entry["memory"] = {"peak_mib": mib, "resolution_mib": used.resolution, "how": used.how}
+    return found
+
+
+def _time(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if case.dtype == "tf32" else "highest")
     try:
-        return _measure(case, settings, device, tick)
+        return _alternating(case, settings, device, tick)
     finally:
         torch.set_float32_matmul_precision(precision)
 
 
-def _measure(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
+def _alternating(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
     entries: list[dict[str, Any]] = []
     turns: dict[str, dict[str, Turn]] = {}
     ours: Step | None = None
@@ -90,13 +110,6 @@ def _measure(case: Case, settings: Settings, device: torch.device, tick: Tick) -
             useful = others[name].useful(case) if name in others else case.flop
             for mode in MODES:
                 entry[mode] = _figures(useful, mode, turns[name], turns[OURS], rate)
-    del turns, ours
-    for entry in entries if settings.memory else ():
-        tick(f"{case.name}: memory of {entry['name']}")
-        if "not_measured" not in entry:
-            found = peak(case, entry["name"], device)
-            mib = None if found.mib is None else round(found.mib, 2)
-            entry["memory"] = {"peak_mib": mib, "resolution_mib": found.resolution, "how": found.how}
     return {
         "case": asdict(case),
         "useful_flop": {mode: case.flop * PASSES[mode] for mode in MODES},

@@ -1,6 +1,7 @@
 """The benchmarks measure what they say, and what they write can be read. No time is asserted."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
-from high_order_fused.benchmarks import cli, rivals, runner
+from high_order_fused.benchmarks import cli, fresh, rivals, runner
 from high_order_fused.benchmarks.cases import CASES, GPU_CASES, KINDS, LAYERS, Case, named
 from high_order_fused.benchmarks.step import differences, forward, forward_backward
 
@@ -149,6 +150,26 @@ def test_peak_memory_comes_from_another_process() -> None:
     peak = runner.peak(replace(TINY, batch=2**15), "expand + GEMM", CPU)
     expanded = 2**15 * 3 * 9 * 4 / 2**20  # batch, in, K, bytes
     assert peak.how and (peak.mib is None or expanded < peak.mib < 20 * expanded)
+
+
+def elsewhere(number: int, tell: fresh.Tell) -> tuple[int, int]:
+    for text in ("one", "two"):
+        tell(text)
+    return os.getpid(), torch.get_num_threads() + 1 // number
+
+
+def test_calls_in_a_process_of_their_own() -> None:
+    """On as many threads as here, with what they tell in order, and what they raise."""
+    told: list[str] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        pid, threads = fresh.call(elsewhere, 2, tell=told.append)
+        with pytest.raises(ZeroDivisionError):
+            fresh.call(elsewhere, 0, tell=told.append)
+    finally:
+        torch.set_num_threads(before)
+    assert pid != os.getpid() and threads == 3 and told == ["one", "two"] * 2
 
 
 def test_info_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
