@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -15,15 +16,18 @@ Tell = Callable[[str], None]
 def call(function: Callable[..., Any], *arguments: Any, tell: Tell | None = None) -> Any:
     """function(*arguments) there, on as many threads as here; its last argument is `tell`, if there is one.
 
-    Function and arguments are pickled. BrokenProcessPool if the process was killed.
+    Nothing else goes there: no choice of a backend or of instructions. Function, arguments and result are
+    pickled. BrokenProcessPool if the process ended without an answer.
     """
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
     with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(sender,)) as pool:
         found = pool.submit(_there, function, arguments, torch.get_num_threads(), tell is not None)
-        while not found.done() or receiver.poll():
-            if receiver.poll(0.1) and tell is not None:
-                tell(receiver.recv())
+        sender.close()  # it is there now; here it would keep the pipe open when the process ends
+        with receiver, suppress(EOFError):
+            while not found.done() or receiver.poll():
+                if receiver.poll(0.1) and tell is not None:
+                    tell(receiver.recv())
         return found.result()
 
 

@@ -1,11 +1,12 @@
 """The one runner: builds a case's contenders, checks that they agree, and measures them in alternation.
 
 On a CPU each case has a process of its own: what the tensors of other cases left behind in the allocator
-decides whether a rival's get new pages at each step, up to a third of its time.
+decides whether a rival's get new pages at each step, which is up to a third of its time.
 """
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -57,25 +58,35 @@ def measure(
 ) -> dict[str, Any]:
     """Measure one case: its contenders in a list, ours first; apart: in a process of its own."""
     found: dict[str, Any]
-    found = (
-        fresh.call(_time, case, settings, device, tell=tick) if apart else _time(case, settings, device, tick)
-    )
-    for entry in found["contenders"] if settings.memory else ():
-        tick(f"{case.name}: memory of {entry['name']}")
-        if "not_measured" not in entry:
-            used = peak(case, entry["name"], device)
-            mib = None if used.mib is None else round(used.mib, 2)
-            entry["memory"] = {"peak_mib": mib, "resolution_mib": used.resolution, "how": used.how}
+    with _precision(case):
+        if apart:
+            found = fresh.call(_time, case, settings, device, tell=tick)
+        else:
+            found = _time(case, settings, device, tick)
+        for entry in found["contenders"] if settings.memory else ():
+            tick(f"{case.name}: memory of {entry['name']}")
+            if "not_measured" not in entry:
+                used = peak(case, entry["name"], device)
+                mib = None if used.mib is None else round(used.mib, 2)
+                entry["memory"] = {"peak_mib": mib, "resolution_mib": used.resolution, "how": used.how}
     return found
 
 
-def _time(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
-    precision = torch.get_float32_matmul_precision()
+@contextmanager
+def _precision(case: Case) -> Iterator[None]:
+    """That of float32 products which a case asks for."""
+    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if case.dtype == "tf32" else "highest")
     try:
-        return _alternating(case, settings, device, tick)
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision(before)
+
+
+def _time(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
+    """What `measure` finds, without memory; where it runs apart it has no precision from there."""
+    with _precision(case):
+        return _alternating(case, settings, device, tick)
 
 
 def _alternating(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:

@@ -12,7 +12,7 @@ namespace hof {
 enum Strategy {
   PRODUCT = 0,  // every window is all coefficients: a blocked matrix product with a factor made on the fly
   GROUPED = 1,  // rows sorted by segment: a window of coefficients stays in registers while its rows go by
-  ROWS = 2,     // about a row for each segment or less: coefficients in the order they lie in, each read once
+  ROWS = 2,     // about a row for each segment or less: coefficients in the order they lie in
 };
 
 // What rows of a product meet is kept for so many numbers at a time, within the second-level cache.
@@ -33,10 +33,14 @@ Strategy strategy(const Problem<T>& p, Contraction contraction) {
   return contraction == SUM_INPUTS && few_rows(p) ? ROWS : GROUPED;
 }
 
-// The output of a few rows is cut by inputs, each part with sums of its own.
+constexpr int64_t PART_INPUTS = 32;  // of a part, at least
+
+// Whether the output of a few rows is cut by inputs, each part with sums of its own: by sizes alone, so that bits do not
+// depend on threads. A look-up counts as much as 64 multiplications.
 template <class T>
 bool by_inputs(const Problem<T>& p) {
-  return strategy(p, SUM_INPUTS) == ROWS;
+  return strategy(p, SUM_INPUTS) == ROWS && p.inputs > PART_INPUTS &&
+         p.batch * p.inputs * (p.basis.n * p.outputs + 64) >= 65536;
 }
 
 // About 64 rows for each segment (32 in float64), within what the second-level cache holds of y or g and of the

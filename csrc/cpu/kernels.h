@@ -167,7 +167,7 @@ inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool 
   return {};
 }
 
-// Those of slopes in the segments of a tile's inputs, asked once where all inputs have the same tables.
+// The reliefs of slopes in the segments of a tile's inputs, asked once where all inputs have the same tables.
 template <class T>
 class Reliefs {
  public:

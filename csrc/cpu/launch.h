@@ -58,7 +58,7 @@ Tensor run(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* 
   Problem<T> own = p;
   std::unique_ptr<T[]> sums;  // of parts of the inputs
   const int64_t size = result.numel();
-  if (contraction == SUM_INPUTS && by_inputs(p) && cut.parts > 1) {
+  if (contraction == SUM_INPUTS && by_inputs(p)) {
     sums = std::make_unique_for_overwrite<T[]>(size_t(cut.parts * size));
     own.result = sums.get(), own.result_storage = Storage::SAME;
   }

@@ -1,5 +1,5 @@
-// y[e,b,o] = sum_i s f_oi(x): tiles of rows, and parts of the outputs where those are fewer than threads. A few rows: parts
-// of the inputs, each with sums of its own, which `add_parts` adds up.
+// y[e,b,o] = sum_i s f_oi(x): tiles of rows, and parts of the outputs where there are fewer tiles than threads. A few rows
+// of many inputs: parts of the inputs, each with sums of its own, which `add_parts` adds up.
 #pragma once
 
 #include "cut.h"
@@ -20,17 +20,12 @@ struct InputsScratch {
 
 template <class T>
 Cut cut_inputs(const Problem<T>& p, int threads) {
-  Cut cut{};
+  Cut cut = cut_rows(p, threads);
   if (by_inputs(p)) {
-    cut.tiles = 1;
-    set_equal_rows(p, cut);
-    // the same for any number of threads, and none where another thread would not pay
-    const bool small = p.batch * p.inputs * (p.basis.n * p.outputs + 64) < 65536;
-    cut.part = small ? std::max<int64_t>(p.inputs, 1) : std::max<int64_t>(2, divided(p.inputs, 64 * SLOTS)) * SLOTS;
+    cut.part = std::max(PART_INPUTS, divided(p.inputs, 64 * SLOTS) * SLOTS);  // at most 64 parts
     cut.parts = divided(p.inputs, cut.part);
-    cut.units = p.groups * cut.parts;
+    cut.units = p.groups * cut.tiles * cut.parts;
   } else {
-    cut = cut_rows(p, threads);
     cut_parts(p, cut, p.outputs, Simd<T>::width, threads);
   }
   cut.scratch = bytes_of<InputsScratch<T>>(p, cut);
@@ -73,9 +68,9 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   const int64_t e = unit / (cut.tiles * cut.parts), tile_number = unit / cut.parts % cut.tiles;
   const int64_t row = tile_number * cut.rows, part = unit % cut.parts, K = p.basis.size;
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
-  const bool few = by_inputs(p);
-  const int64_t first = few ? 0 : part * cut.part, outputs = few ? p.outputs : std::min(cut.part, p.outputs - first);
-  const int64_t input = few ? part * cut.part : 0, end = few ? std::min(input + cut.part, p.inputs) : p.inputs;
+  const bool apart = by_inputs(p);
+  const int64_t first = apart ? 0 : part * cut.part, outputs = apart ? p.outputs : std::min(cut.part, p.outputs - first);
+  const int64_t input = apart ? part * cut.part : 0, end = apart ? std::min(input + cut.part, p.inputs) : p.inputs;
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   InputsScratch<T> room(p, cut, arena);
   Tile<T>& tile = room.tile;
@@ -97,7 +92,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       });
       continue;
     }
-    if (few) {
+    if (few_rows(p)) {
       add_rows(p, tile, slots, w, outputs, y);
       continue;
     }
@@ -117,7 +112,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   }
 
   with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
-    const int64_t group = few ? part * p.groups + e : e;  // of the part's own sums, or of the result
+    const int64_t group = apart ? part * p.groups + e : e;  // of the part's own sums, or of the result
     auto* result = stored + (group * p.batch + row) * p.outputs + first;
     over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
       constexpr int L = Simd<T>::lanes;
