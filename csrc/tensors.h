@@ -110,10 +110,10 @@ Storage storage_of(const Tensor& t) {
   }
 }
 
-// The problem of a contraction, and its result, which is still to be filled. Either all tensors have groups or none.
+// The problem of a contraction, without a place for its result. Either all tensors have groups or none.
 template <class T>
-std::pair<Problem<T>, Tensor> read_problem(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g,
-                                           const Tensor* s, const Basis<T>& basis) {
+Problem<T> read_operands(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g, const Tensor* s,
+                         const Basis<T>& basis) {
   Problem<T> p{};
   p.basis = basis;
   const Grouped rows(x, 3);
@@ -141,6 +141,14 @@ std::pair<Problem<T>, Tensor> read_problem(int64_t contraction, const Tensor& x,
     p.g = g->const_data_ptr(), p.g_storage = storage_of<T>(*g), p.outputs = like.size[2];
     p.g_group = like.stride[0], p.g_row = like.stride[1];
   }
+  return p;
+}
+
+// The same with its result, which is still to be filled.
+template <class T>
+std::pair<Problem<T>, Tensor> read_problem(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g,
+                                           const Tensor* s, const Basis<T>& basis) {
+  Problem<T> p = read_operands<T>(contraction, x, w, g, s, basis);
   const int64_t shapes[3][4] = {{p.groups, p.batch, p.outputs},
                                 {p.groups, p.batch, p.inputs},
                                 {p.groups, p.inputs, basis.size, p.outputs}};

@@ -1,57 +1,74 @@
-// sum_batch, and sum_outputs over the derivative basis, in one pass: what a backward pass asks for. A tile is looked up
-// and its g packed once for both.
+// sum_batch, its result unpacked to where the coefficients came from, and sum_outputs over the derivative basis, in one
+// pass: what a backward pass asks for. A tile is looked up and its g packed once for both.
 #pragma once
 
 #include "sum_batch.h"
 #include "sum_outputs.h"
+#include "transpose.h"
 
 namespace hof {
 namespace HOF_VARIANT {
 
-// v: the problem of sum_batch; r: that of sum_outputs, of the same x and g.
+// v: the problem of sum_batch; r: that of sum_outputs, of the same x and g, or null.
 template <class T>
 struct GradientsScratch {
   BatchScratch<T> batch;
   T* by_columns;
   OutputsRoom<T> room;
 
-  GradientsScratch(const Problem<T>& v, const Problem<T>& r, const Cut& cut, Arena& arena) : batch(v, cut, arena) {
-    by_columns = arena.take<T>(v.basis.product() ? packed_outputs(v, cut.rows) : 0);
-    room.lay(r, cut.rows, arena);
+  GradientsScratch(const Problem<T>& v, bool apart, const Problem<T>* r, const Cut& cut, Arena& arena)
+      : batch(v, cut, apart, arena) {
+    by_columns = arena.take<T>(r && v.basis.product() ? packed_outputs(v, cut.rows) : 0);
+    if (r) room.lay(*r, cut.rows, arena);
   }
 };
 
 template <class T>
-Cut cut_gradients(const Problem<T>& v, const Problem<T>& r, int threads) {
+Cut cut_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>* r, int threads) {
   Cut cut = cut_by_inputs(v, threads);
-  cut.scratch = bytes_of<GradientsScratch<T>>(v, r, cut);
+  cut.scratch = bytes_of<GradientsScratch<T>>(v, to || narrow(v), r, cut);
   return cut;
 }
 
+// The sums v of inputs [from, end) of group e, to where their coefficients came from.
+template <class T>
+inline void unpack(const Problem<T>& p, const Unpacking<T>& to, int64_t e, int64_t from, int64_t end, const T* v) {
+  const int64_t K = p.basis.size, own = e * p.inputs * p.outputs, all = own * K;
+  const Matrix<T> m{to.weight + all, p.outputs, p.inputs * K, to.factor ? to.factor + own : nullptr, K};
+  transpose_gradients(m, v, from * K, end * K, to.of_weight + all, to.factor ? to.of_factor + own : nullptr);
+}
+
 template <class T, class S>
-void run_gradients(const Problem<T>& v, const Problem<T>& r, const S* coefficients, const Cut& cut, int64_t unit,
-                   char* scratch) {
+void run_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>* r, const S* coefficients, const Cut& cut,
+                   int64_t unit, char* scratch) {
   const bool product = v.basis.product();
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
-  GradientsScratch<T> own(v, r, cut, arena);
+  GradientsScratch<T> own(v, to || narrow(v), r, cut, arena);
   Tile<T>& tile = own.batch.tile;
   Blocks<T> rows_of_g{}, columns_of_g{};
   over_tiles(
-      v, cut, unit, own.batch.sums,
+      v, cut, unit, own.batch,
       [&](int64_t e, int64_t row, int rows) {
         with_storage<T>(v.g, v.g_storage, [&](auto* stored) {
           const auto* g = stored + e * v.g_group + row * v.g_row;
           rows_of_g = pack_rows<T>(g, v.g_row, rows, v.outputs, own.batch.g);
-          if (product) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, own.by_columns);
+          if (r && product) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, own.by_columns);
         });
       },
-      [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* to) {
-        const S* w = coefficients + (e * r.inputs + input) * r.basis.size * r.outputs;
+      [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* sums) {
         tile.prepare(v, e, row, rows, input, slots);
-        add_tile(v, tile, rows_of_g, slots, to);
-        tile.evaluate(r, input, slots);
-        outputs_of_tile(r, tile, product ? columns_of_g : rows_of_g, w, input, slots, own.room);
-        store_columns(r, e, row, rows, input, slots, own.room.columns);
+        add_tile(v, tile, rows_of_g, slots, sums);
+        if (!r) return;
+        const S* w = coefficients + (e * v.inputs + input) * v.basis.size * v.outputs;
+        tile.evaluate(*r, input, slots);
+        outputs_of_tile(*r, tile, product ? columns_of_g : rows_of_g, w, input, slots, own.room);
+        store_columns(*r, e, row, rows, input, slots, own.room.columns);
+      },
+      [&](int64_t e, int64_t from, int64_t end, const T* sums) {
+        if (to)
+          unpack(v, *to, e, from, end, sums);
+        else
+          give_narrow(v, e, from, end, sums);
       });
 }
 

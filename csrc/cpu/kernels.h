@@ -15,11 +15,6 @@ namespace HOF_VARIANT {
 // keep its pointers in vector registers (under AVX-512, which has many), and lose a tenth of its time fetching them.
 #define ROW_LOOP __attribute__((noinline))
 
-// A loop over registers, unrolled before the compiler lays their array in memory: a window that goes through the stack
-// takes as long as some of its rows.
-#define UNROLLED _Pragma("GCC unroll 8")
-#define INLINED __attribute__((always_inline))
-
 // Rows that meet one window, by their numbers; `ahead`: g is asked for some rows before its use.
 struct Run {
   const int32_t* row;

@@ -20,20 +20,36 @@ std::tuple<Tensor, Tensor> link_output(Tensor x, Tensor weight, Optional gain, T
   }), w};
 }
 
-// The slope of the functions at x, summed with g, and the gradient of the packed coefficients: in one pass where the
-// inputs are enough for all threads.
+
+// The gradients of weight and gain; and that of x, of the basis `steep`, if this is given: in one pass over the rows where
+// the inputs are enough for all threads.
 template <class T>
-std::tuple<Tensor, Tensor> both(const Tensor& g, const Tensor& x, const Tensor& w, const Basis<T>& basis,
-                                const Basis<T>& steep, int64_t isa) {
-  auto [r, slope] = read_problem<T>(SUM_OUTPUTS, x, &w, &g, nullptr, steep);
-  auto [v, sums] = read_problem<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
+std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& weight,
+                                                        const Tensor* gain, const Basis<T>& basis, const Basis<T>* steep,
+                                                        int64_t isa) {
   const Kernels<T>& kernels = variant<T>(isa);
-  const int64_t threads = torch::stable::get_num_threads();
-  const Cut cut = kernels.cut_gradients(v, r, int(threads));
-  if (slope.numel() == 0 || sums.numel() == 0 || cut.units < threads)
-    return {run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, steep, isa), run<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis, isa)};
-  over_units(cut, [&, &v = v, &r = r](int64_t unit, char* scratch) { kernels.run_gradients(v, r, cut, unit, scratch); });
-  return {slope, sums};
+  const int threads = int(torch::stable::get_num_threads());
+  auto there = Unpacked<T>::as(weight, gain, isa);
+  const Unpacking<T>* to = there ? &there->to : nullptr;
+  Problem<T> v;
+  Optional sums, slope;
+  if (there)
+    v = read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
+  else
+    std::tie(v, sums) = read_problem<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
+  if (weight.numel() == 0 || (steep && kernels.cut_gradients(v, to, nullptr, threads).units < threads)) {
+    if (steep) slope = run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep, isa);
+    steep = nullptr;
+  }
+  Problem<T> r{};
+  if (steep) std::tie(r, slope) = read_problem<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep);
+  if (weight.numel() != 0) {
+    const Problem<T>* slopes = steep ? &r : nullptr;
+    const Cut cut = kernels.cut_gradients(v, to, slopes, threads);
+    over_units(cut, [&](int64_t unit, char* scratch) { kernels.run_gradients(v, to, slopes, cut, unit, scratch); });
+  }
+  auto [of_weight, of_gain] = there ? there->gradients(isa) : unpacked(*sums, weight, gain, isa);
+  return {of_weight, of_gain, slope};
 }
 
 // The gradients of x, weight and gain from that of y, those not wanted without a number: torch loops over batches of
@@ -47,13 +63,10 @@ std::tuple<Tensor, Tensor, Tensor> link_gradients(Tensor g, Tensor x, Tensor w, 
     const int64_t inputs = x.size(x.dim() - 1);
     const Basis<T> own = basis.read<T>(inputs), steep = basis.read<T>(inputs, of_x);
     Optional slope, v, scales;
-    if (of_x && of_weight)
-      std::tie(slope, v) = both<T>(g, x, w, own, steep, isa);
+    if (of_weight)
+      std::tie(v, scales, slope) = weight_gradients<T>(g, x, w, weight, pointer(gain), own, of_x ? &steep : nullptr, isa);
     else if (of_x)
       slope = run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, steep, isa);
-    else if (of_weight)
-      v = run<T>(SUM_BATCH, x, nullptr, &g, nullptr, own, isa);
-    if (v) std::tie(v, scales) = unpacked(*v, weight, pointer(gain), isa);
     const int64_t none = 0;
     auto found = [&](const Optional& t) { return t ? *t : empty(x, 1, &none); };
     return {found(slope), found(v), found(scales)};

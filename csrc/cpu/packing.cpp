@@ -36,13 +36,13 @@ void transpose(const Stack& s, const T* from, const T* factor, T* to, int64_t is
 }
 
 template <class T>
-void transpose_gradients(const Stack& s, const T* cotangent, const T* from, const T* factor, T* of_from, T* of_factor,
-                         int64_t isa) {
+void transpose_gradients(const Stack& s, const T* cotangent, const Unpacking<T>& to, int64_t isa) {
   const Kernels<T>& kernels = variant<T>(isa);
   const int64_t all = s.rows * s.columns, own = all / s.size;
   over_columns(s, [&](int64_t copy, int64_t begin, int64_t end) {
-    const Matrix<T> m{from + copy * all, s.rows, s.columns, factor + copy * own, s.size};
-    kernels.transpose_gradients(m, cotangent + copy * all, begin, end, of_from + copy * all, of_factor + copy * own);
+    const Matrix<T> m{to.weight + copy * all, s.rows, s.columns, to.factor ? to.factor + copy * own : nullptr, s.size};
+    kernels.transpose_gradients(m, cotangent + copy * all + begin * s.rows, begin, end, to.of_weight + copy * all,
+                                to.factor ? to.of_factor + copy * own : nullptr);
   });
 }
 
@@ -74,14 +74,14 @@ Tensor empty_as(const Tensor& t, bool same) {
 
 // use(S(), T()) with S as the numbers of t are stored and T as they are computed with.
 template <class F>
-void with_dtype(const Tensor& t, F&& use) {
+auto with_dtype(const Tensor& t, F&& use) {
   switch (t.scalar_type()) {
     case ScalarType::Double: return use(double(), double());
-    case ScalarType::Float: return use(float(), float());
     case ScalarType::BFloat16: return use(BFloat16(), float());
     case ScalarType::Half: return use(Half(), float());
-    default: STD_TORCH_CHECK(false, "needs float32, float64, bfloat16 or float16");
+    default: STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, "needs float32, float64, bfloat16 or float16");
   }
+  return use(float(), float());
 }
 
 // Whether the vector kernels can transpose these.
@@ -153,30 +153,51 @@ Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
   return result;
 }
 
+template <class T>
+std::optional<Unpacked<T>> Unpacked<T>::as(const Tensor& weight, const Tensor* gain, int64_t isa) {
+  const Grouped w(weight, 4);
+  check_gain(weight, w, gain);
+  const bool stored = weight.scalar_type() == (sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float);
+  if (!stored || (!gain && weight.is_contiguous()) || !by_blocks<T>(weight, gain)) return std::nullopt;
+  Unpacked own{{}, empty_as(weight, true), {}, {}, {}};
+  own.to.weight = weight.const_data_ptr<T>(), own.to.of_weight = own.of_weight.template mutable_data_ptr<T>();
+  if (!gain) return own;
+  own.of_gain = empty_as(*gain, true), own.factors = factors_of<T>(*gain, w, isa);
+  own.sums = gain->is_contiguous() ? *own.of_gain : empty_as(*gain, false);
+  own.to.factor = own.factors->template const_data_ptr<T>(), own.to.of_factor = own.sums->template mutable_data_ptr<T>();
+  return own;
+}
+
+template <class T>
+std::tuple<Tensor, Optional> Unpacked<T>::gradients(int64_t isa) {
+  if (of_gain && !of_gain->is_contiguous()) {
+    const Grouped g(*of_gain, 3);
+    transpose<T>({g.size[0], g.size[1], g.size[2], 1}, sums->template const_data_ptr<T>(), nullptr,
+                 of_gain->template mutable_data_ptr<T>(), isa);
+  }
+  return {of_weight, of_gain};
+}
+
+template struct Unpacked<float>;
+template struct Unpacked<double>;
+
 std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, const Tensor* gain, int64_t isa) {
   if (!gain && weight.is_contiguous()) return {v, std::nullopt};
   const Grouped w(weight, 4);
   check_gain(weight, w, gain);
   const int64_t inputs = w.size[1], size = w.size[2], outputs = w.size[3];
   STD_TORCH_CHECK(v.is_contiguous() && v.numel() == weight.numel() && v.scalar_type() == weight.scalar_type(), "v");
-  Tensor of_weight = empty_as(weight, weight_lies_outputs_first(weight));
-  Optional of_gain;
-  if (gain) of_gain = empty_as(*gain, gain_lies_outputs_first(*gain));
-  with_dtype(weight, [&]<class S, class T>(S, T) {
+  return with_dtype(weight, [&]<class S, class T>(S, T) -> std::tuple<Tensor, Optional> {
     const S *from = weight.const_data_ptr<S>(), *g = v.const_data_ptr<S>();
-    S* to = of_weight.mutable_data_ptr<S>();
     if constexpr (std::is_same_v<S, T>)
-      if (by_blocks<S>(weight, gain)) {
-        if (!gain) return transpose<T>({w.size[0], inputs * size, outputs, 1}, g, nullptr, to, isa);
-        const Tensor factors = factors_of<T>(*gain, w, isa);
-        Tensor sums = gain->is_contiguous() ? *of_gain : empty_as(*gain, false);
-        transpose_gradients<T>({w.size[0], outputs, inputs * size, size}, g, from, factors.const_data_ptr<T>(), to,
-                               sums.mutable_data_ptr<T>(), isa);
-        if (!gain->is_contiguous())
-          transpose<T>({w.size[0], inputs, outputs, 1}, sums.const_data_ptr<T>(), nullptr,
-                       of_gain->mutable_data_ptr<T>(), isa);
-        return;
+      if (auto own = Unpacked<T>::as(weight, gain, isa)) {
+        transpose_gradients<T>({w.size[0], outputs, inputs * size, size}, g, own->to, isa);
+        return own->gradients(isa);
       }
+    Tensor of_weight = empty_as(weight, weight_lies_outputs_first(weight));
+    Optional of_gain;
+    if (gain) of_gain = empty_as(*gain, gain_lies_outputs_first(*gain));
+    S* to = of_weight.mutable_data_ptr<S>();
     const Grouped each = gain ? Grouped(*gain, 3) : w, back(of_weight, 4), sum = gain ? Grouped(*of_gain, 3) : w;
     const S* factor = gain ? gain->const_data_ptr<S>() : nullptr;
     S* total = gain ? of_gain->mutable_data_ptr<S>() : nullptr;
@@ -192,8 +213,8 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
       }
       if (total) total[place(sum, e, i, o * sum.stride[2])] = S(product);
     });
+    return {of_weight, of_gain};
   });
-  return {of_weight, of_gain};
 }
 
 namespace {

@@ -11,6 +11,21 @@ namespace hof {
 // itself where it is so already and has no gain.
 Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa);
 
+// The gradients of weight and gain, as these lie in memory, where kernels can give those of weight [(groups,) outputs,
+// inputs, K] there themselves: `to` says where.
+template <class T>
+struct Unpacked {
+  Unpacking<T> to;
+  Tensor of_weight;
+  Optional of_gain, factors, sums;  // gain and its gradients as kernels read and give them
+
+  // Nothing where weight or gain lie in another way.
+  static std::optional<Unpacked> as(const Tensor& weight, const Tensor* gain, int64_t isa);
+
+  // When they are given.
+  std::tuple<Tensor, Optional> gradients(int64_t isa);
+};
+
 // The gradients of weight and gain, as these lie in memory, from that of `packed`.
 std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, const Tensor* gain, int64_t isa);
 

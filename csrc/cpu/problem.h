@@ -28,6 +28,14 @@ struct Matrix {
   int64_t size;
 };
 
+// Where the gradients of coefficients go that lie outputs first, and of their factors: weight [groups, outputs, inputs, K]
+// times factor [groups, inputs, outputs], which may be null.
+template <class T>
+struct Unpacking {
+  const T *weight, *factor;
+  T *of_weight, *of_factor;
+};
+
 // What rows meet of each input: the first coefficient of a window, and `width` numbers.
 template <class T>
 struct Met {
@@ -80,9 +88,9 @@ template <class T>
 struct Kernels {
   Cut (*cut[3])(const Problem<T>&, int threads);
   void (*run[3])(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
-  // SUM_BATCH, and SUM_OUTPUTS over the derivative basis, together
-  Cut (*cut_gradients)(const Problem<T>& v, const Problem<T>& r, int threads);
-  void (*run_gradients)(const Problem<T>& v, const Problem<T>& r, const Cut&, int64_t unit, char* scratch);
+  // SUM_BATCH, its result unpacked or not, and SUM_OUTPUTS over the derivative basis, or not, together
+  Cut (*cut_gradients)(const Problem<T>& v, const Unpacking<T>*, const Problem<T>* r, int threads);
+  void (*run_gradients)(const Problem<T>& v, const Unpacking<T>*, const Problem<T>* r, const Cut&, int64_t unit, char* scratch);
   Cut (*cut_product)(const Problem<T>&, int threads);
   void (*run_product)(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
   Cut (*cut_product_gradients)(const Problem<T>&, int pass, int threads);

@@ -34,12 +34,9 @@ std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor weight, 
   const Tensor w = packed(weight, nullptr, isa);
   return basis.compute([&]<class T>() -> std::tuple<Tensor, Tensor> {
     STD_TORCH_CHECK(g.scalar_type() == knots.scalar_type(), "dtypes differ");
-    Problem<T> p{}, slopes{};
-    {  // its result is not needed: the gradients are in another dtype than 16-bit tensors
-      const Basis<T> own = basis.read<T>(x.size(2)), steep = basis.read<T>(x.size(2), 1);
-      p = read_problem<T>(SUM_OUTPUTS, x, &w, &g, nullptr, own).first;
-      slopes = p, slopes.basis = steep;
-    }
+    const Problem<T> p = read_operands<T>(SUM_OUTPUTS, x, &w, &g, nullptr, basis.read<T>(x.size(2)));
+    Problem<T> slopes = p;
+    slopes.basis = basis.read<T>(x.size(2), 1);
     const int64_t x_sizes[3] = {p.groups, p.batch, p.inputs}, w_sizes[4] = {p.groups, p.inputs, p.basis.size, p.outputs};
     Tensor of_x = empty(knots, 3, x_sizes), of_w = torch::stable::fill_(empty(knots, 4, w_sizes), 0.0);
     if (of_x.numel() == 0 || of_w.numel() == 0) return {torch::stable::fill_(of_x, 0.0), of_w};

@@ -6,11 +6,11 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// Inputs whose sums are kept at once where the result cannot hold them: about 4 MiB.
+// Inputs whose sums are kept at once where the result cannot hold them: about 4 MiB, or a tile's where it has all rows.
 template <class T>
-inline int64_t few_inputs(const Problem<T>& p) {
-  const int64_t few = std::clamp<int64_t>(1048576 / std::max<int64_t>(p.basis.size * p.outputs, 1), 1,
-                                          std::max<int64_t>(p.inputs, 1));
+inline int64_t few_inputs(const Problem<T>& p, const Cut& cut) {
+  const int64_t most = cut.tiles > 1 ? p.inputs : std::min<int64_t>(p.inputs, SLOTS);
+  const int64_t few = std::clamp<int64_t>(1048576 / std::max<int64_t>(p.basis.size * p.outputs, 1), 1, std::max<int64_t>(most, 1));
   return few < SLOTS ? few : few / SLOTS * SLOTS;
 }
 
@@ -68,56 +68,67 @@ inline Cut cut_by_inputs(const Problem<T>& p, int threads) {
 template <class T>
 struct BatchScratch {
   Tile<T> tile;
+  int64_t few;  // inputs whose sums are kept at once, or 0: they grow in the result
   T *g, *sums;
 
-  BatchScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
+  BatchScratch(const Problem<T>& p, const Cut& cut, bool apart, Arena& arena) {
     tile.lay(p.basis, cut.rows, arena);
+    few = apart ? few_inputs(p, cut) : 0;
     g = arena.take<T>(packed_outputs(p, cut.rows));
-    sums = arena.take<T>(p.result_storage == Storage::SAME ? 0 : few_inputs(p) * p.basis.size * p.outputs);
+    sums = arena.take<T>(few * p.basis.size * p.outputs);
   }
 };
 
 template <class T>
+inline bool narrow(const Problem<T>& p) { return p.result_storage != Storage::SAME; }
+
+template <class T>
 Cut cut_batch(const Problem<T>& p, int threads) {
   Cut cut = cut_by_inputs(p, threads);
-  cut.scratch = bytes_of<BatchScratch<T>>(p, cut);
+  cut.scratch = bytes_of<BatchScratch<T>>(p, cut, narrow(p));
   return cut;
 }
 
-// Sums over all tiles of a part of the inputs: pack(row, rows) makes a tile's g ready, add(row, rows, input, slots, v)
-// adds the tile to the sums v [slots, K, outputs]. Where the result is as wide as the sums they grow in it.
-template <class T, class Pack, class Add>
-inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, T* sums, Pack&& pack, Add&& add) {
+// Sums over all tiles of a part of the inputs: pack(group, row, rows) makes a tile's g ready, add(group, row, rows, input,
+// slots, v) adds the tile to the sums v [slots, K, outputs], and give(group, from, to, v) gets those of the inputs
+// [from, to) unless they grew in the result.
+template <class T, class Pack, class Add, class Give>
+inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const BatchScratch<T>& own, Pack&& pack, Add&& add,
+                       Give&& give) {
   const int64_t e = unit / cut.parts, first = unit % cut.parts * cut.part, end = std::min(first + cut.part, p.inputs);
-  const int64_t each = p.basis.size * p.outputs;
-  const bool direct = p.result_storage == Storage::SAME;
-  const int64_t few = direct ? cut.part : few_inputs(p);
+  const int64_t each = p.basis.size * p.outputs, few = own.few ? own.few : cut.part;
   for (int64_t from = first; from < end; from += few) {
-    const int64_t to = std::min(from + few, end), numbers = (to - from) * each;
-    T* v = direct ? static_cast<T*>(p.result) + (e * p.inputs + from) * each : sums;
-    std::fill_n(v, numbers, T(0));
+    const int64_t to = std::min(from + few, end);
+    T* v = own.few ? own.sums : static_cast<T*>(p.result) + (e * p.inputs + from) * each;
+    std::fill_n(v, (to - from) * each, T(0));
     for (int64_t row = 0; row < p.batch; row += cut.rows) {
       const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
-      pack(e, row, rows);
+      if (from == first || cut.tiles > 1) pack(e, row, rows);
       for (int64_t i = from; i < to; i += SLOTS)
         add(e, row, rows, i, int(std::min<int64_t>(SLOTS, to - i)), v + (i - from) * each);
     }
-    if (!direct)
-      with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
-        auto* result = stored + (e * p.inputs + from) * each;
-        for (int64_t k = 0; k < numbers; k += Simd<T>::lanes)
-          store_some_as<T>(result + k, load_some(v + k, numbers - k), numbers - k);
-      });
+    if (own.few) give(e, from, to, v);
   }
+}
+
+// The sums of inputs [from, to) into a result of 16 bits.
+template <class T>
+inline void give_narrow(const Problem<T>& p, int64_t e, int64_t from, int64_t to, const T* v) {
+  const int64_t each = p.basis.size * p.outputs, numbers = (to - from) * each;
+  with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
+    auto* result = stored + (e * p.inputs + from) * each;
+    for (int64_t k = 0; k < numbers; k += Simd<T>::lanes)
+      store_some_as<T>(result + k, load_some(v + k, numbers - k), numbers - k);
+  });
 }
 
 template <class T>
 void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
-  BatchScratch<T> own(p, cut, arena);
+  BatchScratch<T> own(p, cut, narrow(p), arena);
   Blocks<T> g{};
   over_tiles(
-      p, cut, unit, own.sums,
+      p, cut, unit, own,
       [&](int64_t e, int64_t row, int rows) {
         g = with_storage<T>(p.g, p.g_storage, [&](auto* stored) {
           return pack_rows<T>(stored + e * p.g_group + row * p.g_row, p.g_row, rows, p.outputs, own.g);
@@ -126,7 +137,8 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* v) {
         own.tile.prepare(p, e, row, rows, input, slots);
         add_tile(p, own.tile, g, slots, v);
-      });
+      },
+      [&](int64_t e, int64_t from, int64_t to, const T* v) { give_narrow(p, e, from, to, v); });
 }
 
 }  // namespace HOF_VARIANT

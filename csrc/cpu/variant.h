@@ -3,7 +3,6 @@
 #include "gradients.h"
 #include "product.h"
 #include "sum_inputs.h"
-#include "transpose.h"
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -19,8 +18,10 @@ void start_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scra
 }
 
 template <class T>
-void start_gradients(const Problem<T>& v, const Problem<T>& r, const Cut& cut, int64_t unit, char* scratch) {
-  with_storage<T>(r.w, r.w_storage, [&](auto* w) { run_gradients(v, r, w, cut, unit, scratch); });
+void start_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>* r, const Cut& cut, int64_t unit,
+                     char* scratch) {
+  const Storage stored = r ? r->w_storage : Storage::SAME;
+  with_storage<T>(r ? r->w : nullptr, stored, [&](auto* w) { run_gradients(v, to, r, w, cut, unit, scratch); });
 }
 
 template <class T>
