@@ -208,7 +208,10 @@ def test_packing_from_every_arrangement(isa, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", FAMILIES)
 def test_both_gradients_in_one_pass(isa, case, dtype):
-    """The same bits as one after the other, for one thread (one pass) and more threads than inputs (two)."""
+    """The same bits as one after the other, for one thread (one pass) and more threads than inputs (two).
+
+    Wherever the gradient of the coefficients is given: as kernels read them, or outputs first.
+    """
     basis = cases.build(case)
     before = torch.get_num_threads()
     try:
@@ -221,9 +224,26 @@ def test_both_gradients_in_one_pass(isa, case, dtype):
                 assert torch.equal(v, cpu.sum_batch(x, g, None, operand))
                 assert cpu.link_gradients(g, x, w, w, None, operand, False, False) == (None, None, None)
                 assert torch.equal(cpu.link_gradients(g, x, w, w, None, operand, True, False)[0], slope)
-                assert torch.equal(cpu.link_gradients(g, x, w, w, None, operand, False, True)[1], v)
+                peers = arranged(w, "outputs first")
+                for weight in (w, peers):
+                    for of_x in (True, False):
+                        found = cpu.link_gradients(g, x, w, weight, None, operand, of_x, True)
+                        assert found[1].stride() == weight.stride() and torch.equal(found[1], v)
+                        assert torch.equal(found[0], slope) if of_x else found[0] is None
     finally:
         torch.set_num_threads(before)
+
+
+def test_gradients_of_more_coefficients_than_are_kept_at_once(isa):
+    """More than 4 MiB of them beside the result and rows in several tiles: some inputs after the others."""
+    basis, gain = hof.bases.piecewise_lagrange(3, 4), torch.rand(40, 3000)
+    x, w, g, _, operand = operands(basis, (1, 530, 40, 3000), torch.float32)
+    v = cpu.sum_batch(x, g, None, operand)
+    peers = arranged(w, "outputs first")
+    assert torch.equal(cpu.link_gradients(g, x, w, peers, None, operand, True, True)[1], v)
+    _, of_weight, of_gain = cpu.link_gradients(g, x, w * gain[:, None], peers, gain[None], operand, True, True)
+    assert torch.equal(of_weight, v * gain[:, None])
+    assert difference(of_gain, (v.double() * w.double()).sum(-2)) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("negative", ["x", "weight", "gain"])

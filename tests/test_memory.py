@@ -26,3 +26,24 @@ def test_a_step_holds_no_expansion(kind):
     step()
     row_wise = ROWS * SIZE * 4  # bytes of an input, an output or a gradient of one; an expansion has 8 such
     assert peak_memory(step) < 7 * row_wise
+
+
+@pytest.mark.skipif(not hof.backends()["cpu"].available, reason="the reference packs its coefficients")
+@pytest.mark.parametrize("kind", ["KAN", "continuous"])
+def test_a_step_holds_no_packed_gradient(kind):
+    """Of coefficients that lie outputs first: a step holds them packed once, and their gradient as they lie."""
+    make = {
+        "KAN": lambda: KANLinear(SIZE, SIZE, grid_size=200),
+        "continuous": lambda: hof.layers.high_order_fc_layers(
+            "continuous", n=4, segments=64, in_features=SIZE, out_features=SIZE
+        ),
+    }[kind]
+    layer, x = make(), torch.randn(8, SIZE)
+    coefficients = max(p.numel() * p.element_size() for p in layer.parameters())
+
+    def step():
+        with hof.use_backend("cpu"):
+            return torch.autograd.grad(layer(x).square().sum(), layer.parameters(), allow_unused=True)
+
+    step()
+    assert 1.9 * coefficients < peak_memory(step) < 2.3 * coefficients
