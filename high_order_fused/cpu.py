@@ -197,8 +197,6 @@ def use_isa(name: str) -> Iterator[None]:
 
 def transpose(matrix: Tensor) -> Tensor:
     """[..., r, c] to [..., c, r], contiguous."""
-    if matrix.dtype not in _NATIVE:
-        return matrix.mT.contiguous()
     result: Tensor = torch.ops.high_order_fused.cpu_transpose.default(matrix.contiguous(), _isa)
     return result
 

@@ -7,6 +7,9 @@
 
 #include "problem.h"
 
+// Always: of a function outside the variants' namespaces the linker keeps one copy, compiled for any of them.
+#define INLINED __attribute__((always_inline))
+
 namespace hof {
 
 enum Strategy {
@@ -23,12 +26,12 @@ constexpr int FEW_SEGMENTS = 10;
 
 // Sorting pays from about one row a segment; up to 8 rows nothing is worth preparing.
 template <class T>
-bool few_rows(const Problem<T>& p) {
+INLINED inline bool few_rows(const Problem<T>& p) {
   return p.batch <= std::max<int64_t>(8, p.basis.product() ? 1 : p.basis.segments);
 }
 
 template <class T>
-Strategy strategy(const Problem<T>& p, Contraction contraction) {
+INLINED inline Strategy strategy(const Problem<T>& p, Contraction contraction) {
   if (p.basis.product()) return PRODUCT;
   return contraction == SUM_INPUTS && few_rows(p) ? ROWS : GROUPED;
 }
@@ -38,7 +41,7 @@ constexpr int64_t PART_INPUTS = 32;  // of a part, at least
 // Whether the output of a few rows is cut by inputs, each part with sums of its own: by sizes alone, so that bits do not
 // depend on threads. A look-up counts as much as 64 multiplications.
 template <class T>
-bool by_inputs(const Problem<T>& p) {
+INLINED inline bool by_inputs(const Problem<T>& p) {
   return strategy(p, SUM_INPUTS) == ROWS && p.inputs > PART_INPUTS &&
          p.batch * p.inputs * (p.basis.n * p.outputs + 64) >= 65536;
 }
@@ -46,7 +49,7 @@ bool by_inputs(const Problem<T>& p) {
 // About 64 rows for each segment (32 in float64), within what the second-level cache holds of y or g and of the
 // window values of 16 inputs.
 template <class T>
-int tile_rows(const Problem<T>& p) {
+INLINED inline int tile_rows(const Problem<T>& p) {
   const int64_t segments = p.basis.product() ? 1 : p.basis.segments;
   const int64_t wanted = 64 * segments * 4 / int64_t(sizeof(T));
   const int64_t most = std::clamp<int64_t>(32768 / std::max(p.basis.n, 1), 256, 2048);

@@ -30,14 +30,6 @@ Cut cut_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>*
   return cut;
 }
 
-// The sums v of inputs [from, end) of group e, to where their coefficients came from.
-template <class T>
-inline void unpack(const Problem<T>& p, const Unpacking<T>& to, int64_t e, int64_t from, int64_t end, const T* v) {
-  const int64_t K = p.basis.size, own = e * p.inputs * p.outputs, all = own * K;
-  const Matrix<T> m{to.weight + all, p.outputs, p.inputs * K, to.factor ? to.factor + own : nullptr, K};
-  transpose_gradients(m, v, from * K, end * K, to.of_weight + all, to.factor ? to.of_factor + own : nullptr);
-}
-
 template <class T, class S>
 void run_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>* r, const S* coefficients, const Cut& cut,
                    int64_t unit, char* scratch) {
@@ -66,7 +58,7 @@ void run_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>
       },
       [&](int64_t e, int64_t from, int64_t end, const T* sums) {
         if (to)
-          unpack(v, *to, e, from, end, sums);
+          transpose_gradients(*to, e, sums, from * v.basis.size, end * v.basis.size);
         else
           give_narrow(v, e, from, end, sums);
       });

@@ -33,10 +33,12 @@ std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const T
   const Unpacking<T>* to = there ? &there->to : nullptr;
   Problem<T> v;
   Optional sums, slope;
-  if (there)
-    v = read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
-  else
+  if (!gain && weight.is_contiguous()) {
     std::tie(v, sums) = read_problem<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
+  } else {
+    v = read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
+    if (!there) sums = empty_wide<T>(weight), v.result = sums->mutable_data_ptr();
+  }
   if (weight.numel() == 0 || (steep && kernels.cut_gradients(v, to, nullptr, threads).units < threads)) {
     if (steep) slope = run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep, isa);
     steep = nullptr;
@@ -48,7 +50,7 @@ std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const T
     const Cut cut = kernels.cut_gradients(v, to, slopes, threads);
     over_units(cut, [&](int64_t unit, char* scratch) { kernels.run_gradients(v, to, slopes, cut, unit, scratch); });
   }
-  auto [of_weight, of_gain] = there ? there->gradients(isa) : unpacked(*sums, weight, gain, isa);
+  auto [of_weight, of_gain] = there ? there->gradients() : unpacked(*sums, weight, gain, isa);
   return {of_weight, of_gain, slope};
 }
 

@@ -6,12 +6,6 @@
 namespace hof {
 namespace {
 
-// A stack of matrices to transpose, [copies, rows, columns]; with factors [copies, inputs, rows] each `size` columns
-// are an input.
-struct Stack {
-  int64_t copies, rows, columns, size;
-};
-
 // use(copy, first column, end): parts of whole inputs, of a multiple of any vector.
 template <class Use>
 void over_columns(const Stack& s, Use&& use) {
@@ -26,24 +20,9 @@ void over_columns(const Stack& s, Use&& use) {
 }
 
 template <class T>
-void transpose(const Stack& s, const T* from, const T* factor, T* to, int64_t isa) {
+void transpose(const Stack& s, void* to, int64_t isa) {
   const Kernels<T>& kernels = variant<T>(isa);
-  const int64_t all = s.rows * s.columns;
-  over_columns(s, [&](int64_t copy, int64_t begin, int64_t end) {
-    const Matrix<T> m{from + copy * all, s.rows, s.columns, factor ? factor + copy * (all / s.size) : nullptr, s.size};
-    kernels.transpose(m, begin, end, to + copy * all);
-  });
-}
-
-template <class T>
-void transpose_gradients(const Stack& s, const T* cotangent, const Unpacking<T>& to, int64_t isa) {
-  const Kernels<T>& kernels = variant<T>(isa);
-  const int64_t all = s.rows * s.columns, own = all / s.size;
-  over_columns(s, [&](int64_t copy, int64_t begin, int64_t end) {
-    const Matrix<T> m{to.weight + copy * all, s.rows, s.columns, to.factor ? to.factor + copy * own : nullptr, s.size};
-    kernels.transpose_gradients(m, cotangent + copy * all + begin * s.rows, begin, end, to.of_weight + copy * all,
-                                to.factor ? to.of_factor + copy * own : nullptr);
-  });
+  over_columns(s, [&](int64_t copy, int64_t begin, int64_t end) { kernels.transpose(s, copy, begin, end, to); });
 }
 
 // Whether t lies in memory without gaps with its axes in this order, the outermost first.
@@ -85,10 +64,8 @@ auto with_dtype(const Tensor& t, F&& use) {
 }
 
 // Whether the vector kernels can transpose these.
-template <class S>
 bool by_blocks(const Tensor& weight, const Tensor* gain) {
-  return sizeof(S) > 2 && weight_lies_outputs_first(weight) &&
-         (!gain || gain->is_contiguous() || gain_lies_outputs_first(*gain));
+  return weight_lies_outputs_first(weight) && (!gain || gain->is_contiguous() || gain_lies_outputs_first(*gain));
 }
 
 void check_gain(const Tensor& weight, const Grouped& w, const Tensor* gain) {
@@ -104,8 +81,18 @@ template <class T>
 Tensor factors_of(const Tensor& gain, const Grouped& w, int64_t isa) {
   if (gain.is_contiguous()) return gain;
   Tensor factors = empty_as(gain, false);
-  transpose<T>({w.size[0], w.size[3], w.size[1], 1}, gain.const_data_ptr<T>(), nullptr, factors.mutable_data_ptr<T>(), isa);
+  const Stack stack{w.size[0], w.size[3], w.size[1], gain.const_data_ptr(), nullptr, 1, storage_of<T>(gain)};
+  transpose<T>(stack, factors.mutable_data_ptr(), isa);
   return factors;
+}
+
+// Of weight that lies outputs first, and factors of it, or null.
+template <class T>
+Stack stack_of(const Tensor& weight, const Tensor* factors) {
+  const Grouped w(weight, 4);
+  const void* factor = factors ? factors->const_data_ptr() : nullptr;
+  const int64_t size = factors ? std::max<int64_t>(w.size[2], 1) : 1;
+  return {w.size[0], w.size[3], w.size[1] * w.size[2], weight.const_data_ptr(), factor, size, storage_of<T>(weight)};
 }
 
 // use(group, input, output)
@@ -134,13 +121,11 @@ Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
   with_dtype(weight, [&]<class S, class T>(S, T) {
     const S* from = weight.const_data_ptr<S>();
     S* to = result.mutable_data_ptr<S>();
-    if constexpr (std::is_same_v<S, T>)
-      if (by_blocks<S>(weight, gain)) {
-        const Stack stack{w.size[0], outputs, w.size[1] * size, gain ? size : 1};
-        if (!gain) return transpose<T>(stack, from, nullptr, to, isa);
-        const Tensor factors = factors_of<T>(*gain, w, isa);
-        return transpose<T>(stack, from, factors.const_data_ptr<T>(), to, isa);
-      }
+    if (by_blocks(weight, gain)) {
+      Optional factors;
+      if (gain) factors = factors_of<T>(*gain, w, isa);
+      return transpose<T>(stack_of<T>(weight, pointer(factors)), to, isa);
+    }
     const Grouped each = gain ? Grouped(*gain, 3) : w;
     const S* factor = gain ? gain->const_data_ptr<S>() : nullptr;
     over_edges(w, [&](int64_t e, int64_t i, int64_t o) {
@@ -154,27 +139,32 @@ Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
 }
 
 template <class T>
+Tensor empty_wide(const Tensor& t) {
+  return storage_of<T>(t) == Storage::SAME ? empty_as(t, false)
+                                           : torch::stable::new_empty(t, t.sizes(), ScalarType::Float);
+}
+
+template Tensor empty_wide<float>(const Tensor&);
+template Tensor empty_wide<double>(const Tensor&);
+
+template <class T>
 std::optional<Unpacked<T>> Unpacked<T>::as(const Tensor& weight, const Tensor* gain, int64_t isa) {
   const Grouped w(weight, 4);
   check_gain(weight, w, gain);
-  const bool stored = weight.scalar_type() == (sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float);
-  if (!stored || (!gain && weight.is_contiguous()) || !by_blocks<T>(weight, gain)) return std::nullopt;
+  if ((!gain && weight.is_contiguous()) || !by_blocks(weight, gain)) return std::nullopt;
   Unpacked own{{}, empty_as(weight, true), {}, {}, {}};
-  own.to.weight = weight.const_data_ptr<T>(), own.to.of_weight = own.of_weight.template mutable_data_ptr<T>();
-  if (!gain) return own;
-  own.of_gain = empty_as(*gain, true), own.factors = factors_of<T>(*gain, w, isa);
-  own.sums = gain->is_contiguous() ? *own.of_gain : empty_as(*gain, false);
-  own.to.factor = own.factors->template const_data_ptr<T>(), own.to.of_factor = own.sums->template mutable_data_ptr<T>();
+  if (gain) {
+    own.of_gain = empty_as(*gain, true), own.factors = factors_of<T>(*gain, w, isa);
+    own.sums = gain->is_contiguous() && storage_of<T>(*gain) == Storage::SAME ? *own.of_gain : empty_wide<T>(*gain);
+  }
+  own.to = {stack_of<T>(weight, pointer(own.factors)), own.of_weight.mutable_data_ptr(),
+            own.sums ? own.sums->template mutable_data_ptr<T>() : nullptr};
   return own;
 }
 
 template <class T>
-std::tuple<Tensor, Optional> Unpacked<T>::gradients(int64_t isa) {
-  if (of_gain && !of_gain->is_contiguous()) {
-    const Grouped g(*of_gain, 3);
-    transpose<T>({g.size[0], g.size[1], g.size[2], 1}, sums->template const_data_ptr<T>(), nullptr,
-                 of_gain->template mutable_data_ptr<T>(), isa);
-  }
+std::tuple<Tensor, Optional> Unpacked<T>::gradients() {
+  if (of_gain && of_gain->const_data_ptr() != sums->const_data_ptr()) torch::stable::copy_(*of_gain, *sums);
   return {of_weight, of_gain};
 }
 
@@ -186,14 +176,17 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
   const Grouped w(weight, 4);
   check_gain(weight, w, gain);
   const int64_t inputs = w.size[1], size = w.size[2], outputs = w.size[3];
-  STD_TORCH_CHECK(v.is_contiguous() && v.numel() == weight.numel() && v.scalar_type() == weight.scalar_type(), "v");
+  STD_TORCH_CHECK(v.is_contiguous() && v.numel() == weight.numel(), "v");
   return with_dtype(weight, [&]<class S, class T>(S, T) -> std::tuple<Tensor, Optional> {
-    const S *from = weight.const_data_ptr<S>(), *g = v.const_data_ptr<S>();
-    if constexpr (std::is_same_v<S, T>)
-      if (auto own = Unpacked<T>::as(weight, gain, isa)) {
-        transpose_gradients<T>({w.size[0], outputs, inputs * size, size}, g, own->to, isa);
-        return own->gradients(isa);
-      }
+    const S* from = weight.const_data_ptr<S>();
+    const T* g = v.const_data_ptr<T>();
+    if (auto own = Unpacked<T>::as(weight, gain, isa)) {
+      const Stack& stack = own->to.stack;
+      over_columns(stack, [&](int64_t copy, int64_t begin, int64_t end) {
+        variant<T>(isa).transpose_gradients(own->to, copy, g + (copy * stack.columns + begin) * stack.rows, begin, end);
+      });
+      return own->gradients();
+    }
     Tensor of_weight = empty_as(weight, weight_lies_outputs_first(weight));
     Optional of_gain;
     if (gain) of_gain = empty_as(*gain, gain_lies_outputs_first(*gain));
@@ -203,11 +196,12 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
     S* total = gain ? of_gain->mutable_data_ptr<S>() : nullptr;
     over_edges(w, [&](int64_t e, int64_t i, int64_t o) {
       const T scale = factor ? T(factor[place(each, e, i, o * each.stride[2])]) : T(1);
-      const S *own = from + place(w, e, i, o * w.stride[3]), *packed = g + (e * inputs + i) * size * outputs + o;
+      const S* own = from + place(w, e, i, o * w.stride[3]);
+      const T* packed = g + (e * inputs + i) * size * outputs + o;
       S* gradient = to + place(back, e, i, o * back.stride[3]);
       T product = 0;
       for (int64_t k = 0; k < size; ++k) {
-        const T number = T(packed[k * outputs]);
+        const T number = packed[k * outputs];
         gradient[k * back.stride[2]] = S(scale * number);
         product += number * T(own[k * w.stride[2]]);
       }
@@ -224,14 +218,13 @@ Tensor transposed(Tensor matrix, int64_t isa) {
   const int64_t dim = matrix.dim();
   STD_TORCH_CHECK(dim >= 2 && dim <= 8 && matrix.is_contiguous() && matrix.is_cpu(), "malformed call");
   int64_t shape[8];
-  Stack stack{1, matrix.size(dim - 2), matrix.size(dim - 1), 1};
+  Stack stack{1, matrix.size(dim - 2), matrix.size(dim - 1), matrix.const_data_ptr(), nullptr, 1, Storage::SAME};
   for (int64_t k = 0; k + 2 < dim; ++k) stack.copies *= shape[k] = matrix.size(k);
   shape[dim - 2] = stack.columns, shape[dim - 1] = stack.rows;
   Tensor result = empty(matrix, dim, shape);
   with_dtype(matrix, [&]<class S, class T>(S, T) {
-    STD_TORCH_CHECK((std::is_same_v<S, T>), "needs float32 or float64");
-    if constexpr (std::is_same_v<S, T>)
-      transpose<T>(stack, matrix.const_data_ptr<T>(), nullptr, result.mutable_data_ptr<T>(), isa);
+    stack.storage = storage_of<T>(matrix);
+    transpose<T>(stack, result.mutable_data_ptr(), isa);
   });
   return result;
 }

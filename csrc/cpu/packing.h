@@ -23,10 +23,15 @@ struct Unpacked {
   static std::optional<Unpacked> as(const Tensor& weight, const Tensor* gain, int64_t isa);
 
   // When they are given.
-  std::tuple<Tensor, Optional> gradients(int64_t isa);
+  std::tuple<Tensor, Optional> gradients();
 };
 
-// The gradients of weight and gain, as these lie in memory, from that of `packed`.
+// A contiguous tensor of t's sizes, of numbers as they are computed with.
+template <class T>
+Tensor empty_wide(const Tensor& t);
+
+// The gradients of weight and gain, as these lie in memory, from that of `packed`, v: as wide as numbers are computed with,
+// except that of a weight that is packed as it is.
 std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, const Tensor* gain, int64_t isa);
 
 }  // namespace hof

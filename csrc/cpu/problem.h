@@ -19,21 +19,21 @@ struct Cut {
   int64_t scratch;
 };
 
-// What is transposed: from [rows, columns], times a factor [columns / size, rows] for each row and `size` columns, or null.
-template <class T>
-struct Matrix {
-  const T* from;
-  int64_t rows, columns;
-  const T* factor;
+// Matrices [copies, rows, columns] that are transposed, times a factor [copies, columns / size, rows] for each row and
+// `size` columns, which may be null, of the same storage.
+struct Stack {
+  int64_t copies, rows, columns;
+  const void *from, *factor;
   int64_t size;
+  Storage storage;
 };
 
-// Where the gradients of coefficients go that lie outputs first, and of their factors: weight [groups, outputs, inputs, K]
-// times factor [groups, inputs, outputs], which may be null.
+// Where the gradients of a stack go, and of its factors.
 template <class T>
 struct Unpacking {
-  const T *weight, *factor;
-  T *of_weight, *of_factor;
+  Stack stack;
+  void* of_from;  // as the stack lies
+  T* of_factor;
 };
 
 // What rows meet of each input: the first coefficient of a window, and `width` numbers.
@@ -101,8 +101,8 @@ struct Kernels {
   void (*run_conv)(const Convolution<T>&, const ImageCut&, int64_t unit, char* scratch);
   void (*run_conv_gradients)(const Convolution<T>&, const ImageCut&, int64_t unit, char* scratch);
   void (*add_parts)(const T* first, const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage);
-  void (*transpose)(const Matrix<T>&, int64_t begin, int64_t end, T* to);
-  void (*transpose_gradients)(const Matrix<T>&, const T* cotangent, int64_t begin, int64_t end, T* of_from, T* of_factor);
+  void (*transpose)(const Stack&, int64_t copy, int64_t begin, int64_t end, void* to);
+  void (*transpose_gradients)(const Unpacking<T>&, int64_t copy, const T* cotangent, int64_t begin, int64_t end);
 };
 
 namespace baseline { template <class T> const Kernels<T>& kernels(); }

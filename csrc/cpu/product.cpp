@@ -25,8 +25,8 @@ Tensor product(Tensor x, Tensor weight, Tensor domain, Tensor knots, Tensor tabl
   });
 }
 
-// The gradients of x and weight from that of `product`, g, all in the dtype that is computed in; that of a weight of this
-// dtype lies as weight does.
+// The gradients of x and weight from that of `product`, g, in the dtype that is computed in; that of weight lies as this
+// does, in its dtype unless it is contiguous.
 std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor weight, Tensor domain, Tensor knots,
                                              Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa) {
   STD_TORCH_CHECK(x.dim() == 3 && weight.dim() == 4 && x.is_cpu(), "malformed call");
@@ -62,7 +62,6 @@ std::tuple<Tensor, Tensor> product_gradients(Tensor g, Tensor x, Tensor weight, 
         over_units(passes[2], [&](int64_t unit, char*) { kernels.add_shares(p, cut, of, unit); });
       }
     }
-    if (weight.scalar_type() != of_w.scalar_type()) return {of_x, of_w};
     return {of_x, std::get<0>(unpacked(of_w, weight, nullptr, isa))};
   });
 }

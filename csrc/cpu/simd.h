@@ -12,7 +12,6 @@
 // A loop over registers, unrolled before the compiler lays their array in memory: a window that goes through the stack
 // takes as long as some of its rows.
 #define UNROLLED _Pragma("GCC unroll 16")
-#define INLINED __attribute__((always_inline))
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -153,59 +152,22 @@ inline Vector<T> sums(const Vector<T>* rows) {
   return v[0];
 }
 
-// Of each 128 bits of a and b, the first (half = 0) or last halves' chunks in turn: those of a, then those of b.
-template <class T>
-constexpr int unpacked(int k, int chunk, int half) {
-  constexpr int L = Simd<T>::lanes, group = 16 / int(sizeof(T));
-  const int within = k % group, of_b = within / chunk % 2;
-  return of_b * L + k / group * group + half * group / 2 + within / (2 * chunk) * chunk + within % chunk;
-}
-
-// The even (half = 0) or odd 128 bits of a, then those of b.
-template <class T>
-constexpr int every_other(int k, int half) {
-  constexpr int L = Simd<T>::lanes, group = 16 / int(sizeof(T)), groups = L / group;
-  const int lane = k / group, of_b = 2 * lane >= groups;
-  return of_b * L + ((lane - of_b * (groups / 2)) * 2 + half) * group + k % group;
-}
-
-template <class T, int Chunk, int... K>
-INLINED inline void unpack_halves(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, K...>) {
-  const Vector<T> low = __builtin_shufflevector(a, b, unpacked<T>(K, Chunk, 0)...);
-  b = __builtin_shufflevector(a, b, unpacked<T>(K, Chunk, 1)...);
-  a = low;
-}
-
 template <class T, int... K>
-INLINED inline void part_lanes(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, K...>) {
-  const Vector<T> even = __builtin_shufflevector(a, b, every_other<T>(K, 0)...);
-  b = __builtin_shufflevector(a, b, every_other<T>(K, 1)...);
-  a = even;
+inline void interleave(Vector<T> a, Vector<T> b, Vector<T>* to, std::integer_sequence<int, K...>) {
+  constexpr int L = Simd<T>::lanes;
+  to[0] = __builtin_shufflevector(a, b, (K / 2 + K % 2 * L)...);
+  to[1] = __builtin_shufflevector(a, b, (L / 2 + K / 2 + K % 2 * L)...);
 }
 
 // Rows become columns: v, as many vectors as there are lanes, in place.
 template <class T>
-INLINED inline void transpose(Vector<T>* v) {
-  constexpr int L = Simd<T>::lanes, group = 16 / int(sizeof(T)), groups = L / group;
-  constexpr auto lanes = std::make_integer_sequence<int, L>();
-  // squares within 128 bits: row group * i + j of the result has columns group * l + j of rows group * i ..
-  UNROLLED for (int k = 0; k < L; k += 2) unpack_halves<T, 1>(v[k], v[k + 1], lanes);
-  if constexpr (group == 4)
-    UNROLLED for (int k = 0; k < L; k += 4) {
-      unpack_halves<T, 2>(v[k], v[k + 2], lanes);
-      unpack_halves<T, 2>(v[k + 1], v[k + 3], lanes);
-      std::swap(v[k + 1], v[k + 2]);
-    }
-  // whole 128 bits
-  UNROLLED for (int j = 0; j < group; ++j) {
-    Vector<T>* x = v + j;
-    if constexpr (groups == 2) part_lanes<T>(x[0], x[group], lanes);
-    if constexpr (groups == 4) {
-      part_lanes<T>(x[0], x[group], lanes);
-      part_lanes<T>(x[2 * group], x[3 * group], lanes);
-      part_lanes<T>(x[0], x[2 * group], lanes);
-      part_lanes<T>(x[group], x[3 * group], lanes);
-    }
+inline void transpose(Vector<T>* v) {
+  constexpr int L = Simd<T>::lanes;
+  for (int step = 1; step < L; step *= 2) {
+    Vector<T> next[L];
+    for (int k = 0; k < L / 2; ++k)
+      interleave<T>(v[k], v[k + L / 2], next + 2 * k, std::make_integer_sequence<int, L>());
+    for (int k = 0; k < L; ++k) v[k] = next[k];
   }
 }
 
