@@ -242,7 +242,8 @@ def test_gradients_of_more_coefficients_than_are_kept_at_once(isa):
     v = cpu.sum_batch(x, g, None, operand)
     peers = arranged(w, "outputs first")
     assert torch.equal(cpu.link_gradients(g, x, w, peers, None, operand, True, True)[1], v)
-    _, of_weight, of_gain = cpu.link_gradients(g, x, w * gain[:, None], peers, gain[None], operand, True, True)
+    product = w * gain[:, None]
+    _, of_weight, of_gain = cpu.link_gradients(g, x, product, peers, gain[None], operand, True, True)
     assert torch.equal(of_weight, v * gain[:, None])
     assert difference(of_gain, (v.double() * w.double()).sum(-2)) < TOLERANCE[torch.float32]
 

@@ -31,7 +31,7 @@ def test_a_step_holds_no_expansion(kind):
 @pytest.mark.skipif(not hof.backends()["cpu"].available, reason="the reference packs its coefficients")
 @pytest.mark.parametrize("kind", ["KAN", "continuous"])
 def test_a_step_holds_no_packed_gradient(kind):
-    """Of coefficients that lie outputs first: a step holds them packed once, and their gradient as they lie."""
+    """Coefficients that lie outputs first are held packed once, their gradient as it lies."""
     make = {
         "KAN": lambda: KANLinear(SIZE, SIZE, grid_size=200),
         "continuous": lambda: hof.layers.high_order_fc_layers(
