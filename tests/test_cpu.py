@@ -199,6 +199,9 @@ def test_packing_from_every_arrangement(isa, dtype):
                     v = cpu.sum_batch(*wide, None, ops).view(product.shape)
                     exact = v.double() if gain is None else v.double() * gain.double().unsqueeze(-2)
                     assert of_weight.shape == weight.shape and difference(of_weight, exact) < TOLERANCE[dtype]
+                    if how == "outputs first":  # rounded once
+                        scaled = v if gain is None else v * gain.to(v.dtype).unsqueeze(-2)
+                        assert torch.equal(of_weight, scaled.to(dtype))
                     if gain is None:
                         assert of_gain is None
                     else:
@@ -235,17 +238,46 @@ def test_both_gradients_in_one_pass(isa, case, dtype):
         torch.set_num_threads(before)
 
 
-def test_gradients_of_more_coefficients_than_are_kept_at_once(isa):
-    """More than 4 MiB of them beside the result and rows in several tiles: some inputs after the others."""
-    basis, gain = hof.bases.piecewise_lagrange(3, 4), torch.rand(40, 3000)
-    x, w, g, _, operand = operands(basis, (1, 530, 40, 3000), torch.float32)
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((2, 20, 5, 37), 9),
+        ((1, 20, 16, 64), 7),
+        ((1, 20, 33, 33), 9),
+        ((1, 530, 40, 3000), 9),  # sums of less than all inputs at once, rows in several tiles
+        ((1, 20, 40, 9000), 9),  # of less than a tile's inputs
+        ((1, 9, 3, 20000), 16),  # of too few: packed first
+    ],
+)
+def test_gradients_where_coefficients_lie(isa, shape, size):
+    """Outputs first, with a gain: the packed ones times the gain, and the same bits for any number of threads."""
+    basis = hof.bases.piecewise_lagrange(3, size // 2)
+    x, w, g, _, operand = operands(basis, shape, torch.float32)
+    assert basis.size >= size
+    gain = torch.rand(shape[0], shape[2], shape[3])
+    product, peers = w * gain.unsqueeze(-2), arranged(w, "outputs first")
     v = cpu.sum_batch(x, g, None, operand)
-    peers = arranged(w, "outputs first")
-    assert torch.equal(cpu.link_gradients(g, x, w, peers, None, operand, True, True)[1], v)
-    product = w * gain[:, None]
-    _, of_weight, of_gain = cpu.link_gradients(g, x, product, peers, gain[None], operand, True, True)
-    assert torch.equal(of_weight, v * gain[:, None])
-    assert difference(of_gain, (v.double() * w.double()).sum(-2)) < TOLERANCE[torch.float32]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            found.append(cpu.link_gradients(g, x, product, peers, gain, operand, True, True))
+            assert torch.equal(found[-1][1], v * gain.unsqueeze(-2))
+            assert torch.equal(cpu.link_gradients(g, x, w, peers, None, operand, True, True)[1], v)
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
+    assert difference(found[0][2], (v.double() * w.double()).sum(-2)) < TOLERANCE[torch.float32]
+
+
+def test_a_weight_that_does_not_match_is_refused():
+    """By the operator itself, which would write its gradient past the end."""
+    basis = hof.bases.piecewise_lagrange(3, 2)
+    x, w, g, _, operand = operands(basis, (1, 7, 4, 5), torch.float32)
+    for weight in (w[:, :3], w[..., :4], arranged(w[:, :3], "outputs first")):
+        with pytest.raises(RuntimeError, match="weight"):
+            cpu.link_gradients(g, x, w, weight, None, operand, True, True)
 
 
 @pytest.mark.parametrize("negative", ["x", "weight", "gain"])

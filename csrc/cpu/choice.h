@@ -21,6 +21,9 @@ enum Strategy {
 // What rows of a product meet is kept for so many numbers at a time, within the second-level cache.
 constexpr int64_t PRODUCT_NUMBERS = 65536;
 
+// Sums over the batch that are kept beside a result which cannot hold them.
+constexpr int64_t SUMS_NUMBERS = 1048576;
+
 // With so many segments that have rows it is faster to pick each one's rows by vectors than to count them.
 constexpr int FEW_SEGMENTS = 10;
 

@@ -24,14 +24,14 @@ struct GradientsScratch {
 };
 
 template <class T>
-Cut cut_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>* r, int threads) {
+Cut cut_gradients(const Problem<T>& v, const StackGradients<T>* to, const Problem<T>* r, int threads) {
   Cut cut = cut_by_inputs(v, threads);
   cut.scratch = bytes_of<GradientsScratch<T>>(v, to || narrow(v), r, cut);
   return cut;
 }
 
 template <class T, class S>
-void run_gradients(const Problem<T>& v, const Unpacking<T>* to, const Problem<T>* r, const S* coefficients, const Cut& cut,
+void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Problem<T>* r, const S* coefficients, const Cut& cut,
                    int64_t unit, char* scratch) {
   const bool product = v.basis.product();
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};

@@ -20,37 +20,39 @@ std::tuple<Tensor, Tensor> link_output(Tensor x, Tensor weight, Optional gain, T
   }), w};
 }
 
-
 // The gradients of weight and gain; and that of x, of the basis `steep`, if this is given: in one pass over the rows where
 // the inputs are enough for all threads.
 template <class T>
 std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& weight,
                                                         const Tensor* gain, const Basis<T>& basis, const Basis<T>* steep,
                                                         int64_t isa) {
+  Problem<T> v = read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis), r{};
+  const Grouped like(weight, 4);
+  const int64_t sizes[4] = {v.groups, v.inputs, v.basis.size, v.outputs};
+  STD_TORCH_CHECK(std::equal(sizes, sizes + 4, like.size), "weight");
   const Kernels<T>& kernels = variant<T>(isa);
   const int threads = int(torch::stable::get_num_threads());
-  auto there = Unpacked<T>::as(weight, gain, isa);
-  const Unpacking<T>* to = there ? &there->to : nullptr;
-  Problem<T> v;
+
+  // given where they belong, if those of some inputs can be kept until then; or packed
+  std::optional<WeightGradients<T>> there;
+  if (4 * v.basis.size * v.outputs <= SUMS_NUMBERS) there = WeightGradients<T>::of(weight, gain, isa);
+  const StackGradients<T>* to = there ? &there->to : nullptr;
   Optional sums, slope;
-  if (!gain && weight.is_contiguous()) {
+  if (!gain && weight.is_contiguous())
     std::tie(v, sums) = read_problem<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
-  } else {
-    v = read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis);
-    if (!there) sums = empty_wide<T>(weight), v.result = sums->mutable_data_ptr();
-  }
+  else if (!there)
+    sums = empty_wide<T>(weight), v.result = sums->mutable_data_ptr();
   if (weight.numel() == 0 || (steep && kernels.cut_gradients(v, to, nullptr, threads).units < threads)) {
     if (steep) slope = run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep, isa);
     steep = nullptr;
   }
-  Problem<T> r{};
   if (steep) std::tie(r, slope) = read_problem<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep);
   if (weight.numel() != 0) {
     const Problem<T>* slopes = steep ? &r : nullptr;
     const Cut cut = kernels.cut_gradients(v, to, slopes, threads);
     over_units(cut, [&](int64_t unit, char* scratch) { kernels.run_gradients(v, to, slopes, cut, unit, scratch); });
   }
-  auto [of_weight, of_gain] = there ? there->gradients() : unpacked(*sums, weight, gain, isa);
+  auto [of_weight, of_gain] = there ? there->given() : unpacked(*sums, weight, gain, isa);
   return {of_weight, of_gain, slope};
 }
 

@@ -148,11 +148,11 @@ template Tensor empty_wide<float>(const Tensor&);
 template Tensor empty_wide<double>(const Tensor&);
 
 template <class T>
-std::optional<Unpacked<T>> Unpacked<T>::as(const Tensor& weight, const Tensor* gain, int64_t isa) {
+std::optional<WeightGradients<T>> WeightGradients<T>::of(const Tensor& weight, const Tensor* gain, int64_t isa) {
   const Grouped w(weight, 4);
   check_gain(weight, w, gain);
   if ((!gain && weight.is_contiguous()) || !by_blocks(weight, gain)) return std::nullopt;
-  Unpacked own{{}, empty_as(weight, true), {}, {}, {}};
+  WeightGradients own{{}, empty_as(weight, true), {}, {}, {}};
   if (gain) {
     own.of_gain = empty_as(*gain, true), own.factors = factors_of<T>(*gain, w, isa);
     own.sums = gain->is_contiguous() && storage_of<T>(*gain) == Storage::SAME ? *own.of_gain : empty_wide<T>(*gain);
@@ -163,13 +163,13 @@ std::optional<Unpacked<T>> Unpacked<T>::as(const Tensor& weight, const Tensor* g
 }
 
 template <class T>
-std::tuple<Tensor, Optional> Unpacked<T>::gradients() {
+std::tuple<Tensor, Optional> WeightGradients<T>::given() {
   if (of_gain && of_gain->const_data_ptr() != sums->const_data_ptr()) torch::stable::copy_(*of_gain, *sums);
   return {of_weight, of_gain};
 }
 
-template struct Unpacked<float>;
-template struct Unpacked<double>;
+template struct WeightGradients<float>;
+template struct WeightGradients<double>;
 
 std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, const Tensor* gain, int64_t isa) {
   if (!gain && weight.is_contiguous()) return {v, std::nullopt};
@@ -180,12 +180,12 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
   return with_dtype(weight, [&]<class S, class T>(S, T) -> std::tuple<Tensor, Optional> {
     const S* from = weight.const_data_ptr<S>();
     const T* g = v.const_data_ptr<T>();
-    if (auto own = Unpacked<T>::as(weight, gain, isa)) {
+    if (auto own = WeightGradients<T>::of(weight, gain, isa)) {
       const Stack& stack = own->to.stack;
       over_columns(stack, [&](int64_t copy, int64_t begin, int64_t end) {
         variant<T>(isa).transpose_gradients(own->to, copy, g + (copy * stack.columns + begin) * stack.rows, begin, end);
       });
-      return own->gradients();
+      return own->given();
     }
     Tensor of_weight = empty_as(weight, weight_lies_outputs_first(weight));
     Optional of_gain;

@@ -11,19 +11,18 @@ namespace hof {
 // itself where it is so already and has no gain.
 Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa);
 
-// The gradients of weight and gain, as these lie in memory, where kernels can give those of weight [(groups,) outputs,
-// inputs, K] there themselves: `to` says where.
+// The gradients of a weight that lies outputs first, and of its gain, which kernels give as these lie: `to` says where.
 template <class T>
-struct Unpacked {
-  Unpacking<T> to;
+struct WeightGradients {
+  StackGradients<T> to;
   Tensor of_weight;
   Optional of_gain, factors, sums;  // gain and its gradients as kernels read and give them
 
-  // Nothing where weight or gain lie in another way.
-  static std::optional<Unpacked> as(const Tensor& weight, const Tensor* gain, int64_t isa);
+  // None for a weight or gain that lies in another way, or is packed as it is.
+  static std::optional<WeightGradients> of(const Tensor& weight, const Tensor* gain, int64_t isa);
 
-  // When they are given.
-  std::tuple<Tensor, Optional> gradients();
+  // Those of weight and gain, when they are given.
+  std::tuple<Tensor, Optional> given();
 };
 
 // A contiguous tensor of t's sizes, of numbers as they are computed with.

@@ -30,7 +30,7 @@ struct Stack {
 
 // Where the gradients of a stack go, and of its factors.
 template <class T>
-struct Unpacking {
+struct StackGradients {
   Stack stack;
   void* of_from;  // as the stack lies
   T* of_factor;
@@ -89,8 +89,8 @@ struct Kernels {
   Cut (*cut[3])(const Problem<T>&, int threads);
   void (*run[3])(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
   // SUM_BATCH, its result unpacked or not, and SUM_OUTPUTS over the derivative basis, or not, together
-  Cut (*cut_gradients)(const Problem<T>& v, const Unpacking<T>*, const Problem<T>* r, int threads);
-  void (*run_gradients)(const Problem<T>& v, const Unpacking<T>*, const Problem<T>* r, const Cut&, int64_t unit, char* scratch);
+  Cut (*cut_gradients)(const Problem<T>& v, const StackGradients<T>*, const Problem<T>* r, int threads);
+  void (*run_gradients)(const Problem<T>& v, const StackGradients<T>*, const Problem<T>* r, const Cut&, int64_t unit, char* scratch);
   Cut (*cut_product)(const Problem<T>&, int threads);
   void (*run_product)(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
   Cut (*cut_product_gradients)(const Problem<T>&, int pass, int threads);
@@ -102,7 +102,7 @@ struct Kernels {
   void (*run_conv_gradients)(const Convolution<T>&, const ImageCut&, int64_t unit, char* scratch);
   void (*add_parts)(const T* first, const T* parts, int64_t count, int64_t size, int64_t begin, int64_t end, void* to, Storage storage);
   void (*transpose)(const Stack&, int64_t copy, int64_t begin, int64_t end, void* to);
-  void (*transpose_gradients)(const Unpacking<T>&, int64_t copy, const T* cotangent, int64_t begin, int64_t end);
+  void (*transpose_gradients)(const StackGradients<T>&, int64_t copy, const T* cotangent, int64_t begin, int64_t end);
 };
 
 namespace baseline { template <class T> const Kernels<T>& kernels(); }

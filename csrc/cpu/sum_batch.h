@@ -6,11 +6,11 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// Inputs whose sums are kept at once where the result cannot hold them: about 4 MiB, or a tile's where it has all rows.
+// Inputs whose sums are kept at once where the result cannot hold them: a tile's where it has all rows.
 template <class T>
 inline int64_t few_inputs(const Problem<T>& p, const Cut& cut) {
-  const int64_t most = cut.tiles > 1 ? p.inputs : std::min<int64_t>(p.inputs, SLOTS);
-  const int64_t few = std::clamp<int64_t>(1048576 / std::max<int64_t>(p.basis.size * p.outputs, 1), 1, std::max<int64_t>(most, 1));
+  const int64_t most = cut.tiles > 1 ? cut.part : std::min<int64_t>(cut.part, SLOTS);
+  const int64_t few = std::clamp<int64_t>(SUMS_NUMBERS / std::max<int64_t>(p.basis.size * p.outputs, 1), 1, std::max<int64_t>(most, 1));
   return few < SLOTS ? few : few / SLOTS * SLOTS;
 }
 

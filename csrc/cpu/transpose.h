@@ -10,50 +10,64 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// Calls f(row, column, factors) for the squares of lanes x lanes in the whole vectors of rows and in columns [begin, end);
-// factors[k]: where those of column + k begin. The first column that is in none. A few neighbouring lines of each row are
-// read together.
+// The rows and columns of a square that exist, at most as many as there are lanes.
+struct Extent {
+  int64_t rows, columns;
+};
+
+// Calls f.operator()<Whole>(row, column, factors, extent) for the squares of lanes x lanes that cover all rows of columns
+// [begin, end), column after column for each row; factors[k]: where those of column + k begin. A few neighbouring lines of
+// each row are read together.
 template <class T, class S, class F>
-INLINED inline int64_t over_squares(const Stack& stack, const S* factor, int64_t begin, int64_t end, F&& f) {
+INLINED inline void over_squares(const Stack& stack, const S* factor, int64_t begin, int64_t end, F&& f) {
   constexpr int64_t L = Simd<T>::lanes, strip = 256 / int64_t(sizeof(T));
-  const int64_t whole = stack.rows / L * L, last = begin + (end - begin) / L * L;
   const S* factors[strip];
-  for (int64_t first = begin; first < last; first += strip) {
-    const int64_t stop = std::min(first + strip, last);
+  for (int64_t first = begin; first < end; first += strip) {
+    const int64_t stop = std::min(first + strip, end);
     if (factor)
       for (int64_t c = first, input = first / stack.size; c < stop; ++c) {
         if (c == (input + 1) * stack.size) ++input;
         factors[c - first] = factor + input * stack.rows;
       }
-    for (int64_t r = 0; r < whole; r += L)
-      for (int64_t c = first; c < stop; c += L) f(r, c, factors + (c - first));
+    for (int64_t r = 0; r < stack.rows; r += L)
+      for (int64_t c = first; c < stop; c += L) {
+        const Extent extent{std::min(L, stack.rows - r), std::min(L, stop - c)};
+        if (extent.rows == L && extent.columns == L)
+          f.template operator()<true>(r, c, factors + (c - first), extent);
+        else
+          f.template operator()<false>(r, c, factors + (c - first), extent);
+      }
   }
-  return last;
 }
 
-// Calls f(row, column) for what is in no square.
-template <class T, class F>
-inline void over_rest(const Stack& stack, int64_t begin, int64_t done, int64_t end, F&& f) {
-  for (int64_t r = stack.rows / Simd<T>::lanes * Simd<T>::lanes; r < stack.rows; ++r)
-    for (int64_t c = begin; c < done; ++c) f(r, c);
-  for (int64_t r = 0; r < stack.rows; ++r)
-    for (int64_t c = done; c < end; ++c) f(r, c);
+// The rows of a square as vectors, zeros where there are none.
+template <class T, bool Whole, class S>
+INLINED inline void load_square(Vector<T> (&v)[Simd<T>::lanes], const S* from, int64_t row, const Extent& extent) {
+  UNROLLED for (int k = 0; k < Simd<T>::lanes; ++k)
+    v[k] = Whole ? load_as<T>(from + k * row) : load_some_as<T>(from + k * row, k < extent.rows ? extent.columns : 0);
+}
+
+template <class T, bool Whole, class S>
+INLINED inline void store_square(S* to, int64_t row, const Vector<T> (&v)[Simd<T>::lanes], const Extent& extent) {
+  UNROLLED for (int k = 0; k < Simd<T>::lanes; ++k)
+    if (Whole)
+      store_as<T>(to + k * row, v[k]);
+    else
+      store_some_as<T>(to + k * row, v[k], k < extent.rows ? extent.columns : 0);
 }
 
 template <class T, bool Scaled, class S>
 inline void transpose_matrix(const Stack& stack, const S* from, const S* factor, int64_t begin, int64_t end, S* to) {
   constexpr int L = Simd<T>::lanes;
   const int64_t rows = stack.rows, columns = stack.columns;
-  const int64_t done = over_squares<T>(stack, factor, begin, end, [=](int64_t r, int64_t c, const S* const* factors) INLINED {
+  over_squares<T>(stack, factor, begin, end, [=]<bool Whole>(int64_t r, int64_t c, const S* const* factors, Extent extent) INLINED {
     Vector<T> v[L];
-    UNROLLED for (int k = 0; k < L; ++k) v[k] = load_as<T>(from + (r + k) * columns + c);
+    load_square<T, Whole>(v, from + r * columns + c, columns, extent);
     transpose<T>(v);
-    UNROLLED for (int k = 0; k < L; ++k)
-      store_as<T>(to + (c + k) * rows + r, Scaled ? v[k] * load_as<T>(factors[k] + r) : v[k]);
-  });
-  over_rest<T>(stack, begin, done, end, [&](int64_t r, int64_t c) {
-    const S number = from[r * columns + c];
-    to[c * rows + r] = Scaled ? S(value_as<T>(number) * value_as<T>(factor[c / stack.size * rows + r])) : number;
+    if constexpr (Scaled)
+      UNROLLED for (int k = 0; k < L; ++k)
+        if (Whole || k < extent.columns) v[k] *= Whole ? load_as<T>(factors[k] + r) : load_some_as<T>(factors[k] + r, extent.rows);
+    store_square<T, Whole>(to + c * rows + r, rows, v, {extent.columns, extent.rows});
   });
 }
 
@@ -70,44 +84,39 @@ void transpose_columns(const Stack& stack, int64_t copy, int64_t begin, int64_t 
   });
 }
 
+// The gradient of a factor is summed column after column, so that its bits do not depend on where parts begin.
 template <class T, bool Scaled, class S>
 inline void matrix_gradients(const Stack& stack, const T* cotangent, const S* from, const S* factor, int64_t begin, int64_t end,
                              S* of_from, T* of_factor) {
   constexpr int L = Simd<T>::lanes;
   const int64_t rows = stack.rows, columns = stack.columns;
   if (Scaled) std::fill_n(of_factor + begin / stack.size * rows, (end - begin) / stack.size * rows, T(0));
-  const int64_t done = over_squares<T>(stack, factor, begin, end, [=](int64_t r, int64_t c, const S* const* factors) INLINED {
+  over_squares<T>(stack, factor, begin, end, [=]<bool Whole>(int64_t r, int64_t c, const S* const* factors, Extent extent) INLINED {
     Vector<T> g[L];
-    UNROLLED for (int k = 0; k < L; ++k) g[k] = load(cotangent + (c - begin + k) * rows + r);
+    load_square<T, Whole>(g, cotangent + (c - begin) * rows + r, rows, {extent.columns, extent.rows});
     if constexpr (Scaled) {
       Vector<T> v[L], sum{};
-      UNROLLED for (int k = 0; k < L; ++k) v[k] = load_as<T>(from + (r + k) * columns + c);
+      load_square<T, Whole>(v, from + r * columns + c, columns, extent);
       transpose<T>(v);
       UNROLLED for (int k = 0; k < L; ++k) {
+        if (!Whole && k >= extent.columns) break;
+        T* total = of_factor + (factors[k] - factor) + r;
+        if (k == 0 || factors[k] != factors[k - 1]) sum = Whole ? load(total) : load_some(total, extent.rows);
         sum += g[k] * v[k];
-        g[k] *= load_as<T>(factors[k] + r);
-        if (k == L - 1 || factors[k] != factors[k + 1]) {  // the last of an input
-          T* total = of_factor + (factors[k] - factor) + r;
-          store(total, load(total) + sum);
-          sum = Vector<T>{};
-        }
+        g[k] *= Whole ? load_as<T>(factors[k] + r) : load_some_as<T>(factors[k] + r, extent.rows);
+        if (k + 1 == (Whole ? L : extent.columns) || factors[k] != factors[k + 1])
+          Whole ? store(total, sum) : store_some(total, sum, extent.rows);
       }
     }
     transpose<T>(g);
-    UNROLLED for (int k = 0; k < L; ++k) store_as<T>(of_from + (r + k) * columns + c, g[k]);
-  });
-  over_rest<T>(stack, begin, done, end, [&](int64_t r, int64_t c) {
-    const T g = cotangent[(c - begin) * rows + r];
-    const int64_t own = Scaled ? c / stack.size * rows + r : 0;
-    of_from[r * columns + c] = S(Scaled ? g * value_as<T>(factor[own]) : g);
-    if (Scaled) of_factor[own] += g * value_as<T>(from[r * columns + c]);
+    store_square<T, Whole>(of_from + r * columns + c, columns, g, extent);
   });
 }
 
 // Of the whole inputs in columns [begin, end) of a matrix, where cotangent [end - begin, rows] belongs to what became of
 // them.
 template <class T>
-void transpose_gradients(const Unpacking<T>& to, int64_t copy, const T* cotangent, int64_t begin, int64_t end) {
+void transpose_gradients(const StackGradients<T>& to, int64_t copy, const T* cotangent, int64_t begin, int64_t end) {
   const Stack& stack = to.stack;
   const int64_t all = copy * stack.rows * stack.columns, own = all / stack.size;
   with_storage<T>(stack.from, stack.storage, [&]<class S>(const S* from) {
