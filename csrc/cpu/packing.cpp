@@ -6,10 +6,14 @@
 namespace hof {
 namespace {
 
-// use(copy, first column, end): parts of whole inputs, of a multiple of any vector.
+// use(copy, first column, end): parts of whole inputs, of a multiple of any vector where there are enough for all threads.
 template <class Use>
 void over_columns(const Stack& s, Use&& use) {
-  const int64_t part = s.size == 1 ? 64 : 16 * s.size, parts = (s.columns + part - 1) / part;
+  const int64_t enough = 2 * int64_t(torch::stable::get_num_threads());
+  int64_t part = s.size == 1 ? 64 : 16 * s.size;
+  auto count = [&] { return (s.columns + part - 1) / part; };
+  while (s.copies * count() < enough && part > 64 && part / 2 % s.size == 0) part /= 2;
+  const int64_t parts = count();
   torch::stable::parallel_for(0, s.copies * parts, std::max<int64_t>(65536 / (part * s.rows + 1), 1),
                               [&](int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) {
@@ -180,6 +184,11 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
   return with_dtype(weight, [&]<class S, class T>(S, T) -> std::tuple<Tensor, Optional> {
     const S* from = weight.const_data_ptr<S>();
     const T* g = v.const_data_ptr<T>();
+    if (!gain && std::is_same_v<S, T> && weight_lies_outputs_first(weight)) {
+      Tensor of_weight = empty_as(weight, true);
+      transpose<T>({w.size[0], inputs * size, outputs, g, nullptr, 1, Storage::SAME}, of_weight.mutable_data_ptr(), isa);
+      return {of_weight, std::nullopt};
+    }
     if (auto own = WeightGradients<T>::of(weight, gain, isa)) {
       const Stack& stack = own->to.stack;
       over_columns(stack, [&](int64_t copy, int64_t begin, int64_t end) {
