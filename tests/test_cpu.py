@@ -250,7 +250,7 @@ def test_both_gradients_in_one_pass(isa, case, dtype):
     ],
 )
 def test_gradients_where_coefficients_lie(isa, shape, size):
-    """Outputs first, with a gain: the packed ones times the gain, and the same bits for any number of threads."""
+    """Outputs first, with a gain: the packed ones times the gain; the same bits for any number of threads."""
     basis = hof.bases.piecewise_lagrange(3, size // 2)
     x, w, g, _, operand = operands(basis, shape, torch.float32)
     assert basis.size >= size
