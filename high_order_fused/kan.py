@@ -54,12 +54,11 @@ class KANLinear(nn.Module):
             count("grid_size", grid_size),
             count("spline_order", spline_order, 0),
         )
-        low, high = ends("grid_range", tuple(grid_range))  # type: ignore[arg-type]
+        self.grid_range = ends("grid_range", tuple(grid_range))  # type: ignore[arg-type]
         self.scale_noise, self.scale_base, self.scale_spline = scale_noise, scale_base, scale_spline
         self.enable_standalone_scale_spline, self.grid_eps = enable_standalone_scale_spline, grid_eps
         self.base_activation = base_activation()
-        grid = torch.arange(-spline_order, grid_size + spline_order + 1) * ((high - low) / grid_size) + low
-        self.register_buffer("grid", grid.expand(in_features, -1).contiguous())
+        self.register_buffer("grid", self._uniform_grid())
         self.base_weight = nn.Parameter(torch.empty(out_features, in_features))
         self.spline_weight = nn.Parameter(torch.empty(out_features, in_features, grid_size + spline_order))
         if enable_standalone_scale_spline:
@@ -68,6 +67,12 @@ class KANLinear(nn.Module):
         self._differentiation = differentiation(spline_order + 1, POLYNOMIAL)
         self._tabulated: tuple[Tensor, torch.dtype, Operands] | None = None
         self.reset_parameters()
+
+    def _uniform_grid(self) -> Tensor:
+        low, high = self.grid_range
+        numbers = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1)
+        grid = numbers * ((high - low) / self.grid_size) + low
+        return grid.expand(self.in_features, -1).contiguous()
 
     def reset_parameters(self) -> None:
         """Draw the weights anew: kaiming-uniform base and scaler, splines fitted to noise at the knots."""
@@ -206,6 +211,8 @@ class KANLinear(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KANLinear":
         before = self.grid
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before.is_meta and not self.grid.is_meta:  # `to_empty`; what resets parameters leaves the grid
+            before = self.grid.copy_(self._uniform_grid())
         if self.grid.dtype in (torch.float16, torch.bfloat16):  # knots must stay apart
             self.grid = before.to(self.grid.device, torch.promote_types(before.dtype, torch.float32))
         return self

@@ -176,6 +176,19 @@ def test_tables_follow_every_change_of_the_grid():
     assert difference(layer.double()(x.double()), plain(layer, x)) < 1e-10
 
 
+def test_made_on_no_device_and_emptied_to_one():
+    """The grid is there again, as constructed; parameters as after a construction with the same seed."""
+    with torch.device("meta"):
+        layer = torch.nn.Sequential(KANLinear(3, 2, grid_size=4, grid_range=(-2.0, 1.0)))
+    layer.to_empty(device="cpu")
+    torch.manual_seed(0)
+    layer[0].reset_parameters()
+    torch.manual_seed(0)
+    expected = KANLinear(3, 2, grid_size=4, grid_range=(-2.0, 1.0))
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(layer[0].state_dict()[name], tensor), name
+
+
 def test_the_grid_stays_in_float32():
     layer = KANLinear(3, 4, grid_size=50).half()
     assert layer.grid.dtype == torch.float32 and layer.base_weight.dtype == torch.float16
