@@ -211,6 +211,12 @@ struct Tile {
     }
   }
 
+  // Not inlined: among other code the compiler gathers x number by number for each knot.
+  __attribute__((noinline)) static void locate_rows(const Basis<T>& basis, int64_t input, const T* column, int rows,
+                                                    int32_t* segment) {
+    locate(basis, input, column, rows, segment);
+  }
+
   // Sorts one input's rows by segment: fills order, offset and u (x in that order).
   void sort(const Basis<T>& basis, int64_t input, int slot) {
     const T* column = slot_x(slot);
@@ -222,7 +228,7 @@ struct Tile {
       for (int r = 0; r < rows; ++r) number[r] = r, u[r] = column[r];
       return;
     }
-    locate(basis, input, column, rows, segment);
+    locate_rows(basis, input, column, rows, segment);
     if (rows == 1) {
       number[0] = 0, u[0] = column[0];
       for (int t = 0; t <= segments; ++t) begin[t] = t > segment[0];
