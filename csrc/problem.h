@@ -11,6 +11,17 @@ enum Contraction { SUM_INPUTS = 0, SUM_OUTPUTS = 1, SUM_BATCH = 2 };
 
 enum class Storage { SAME, BFLOAT16, HALF };  // as the numbers that are computed with, or 16 bits of them
 
+// A branch beside the functions, y[e,b,o] += sum_i values[e,b,i] weight[e,o,i], and its gradients.
+template <class T>
+struct Base {
+  const void* values;  // stored like w, `row` from one row to the next
+  int64_t group, row;
+  const void* weight;  // contiguous and stored like w: [groups, inputs, outputs] for y, [groups, outputs, inputs] for gradients
+  void* of_values;     // contiguous, stored like w
+  T* of_weight;        // [groups, outputs, inputs]
+  Storage storage;
+};
+
 template <class T>
 struct Problem {
   Basis<T> basis;
@@ -23,6 +34,7 @@ struct Problem {
   const void* g;  // rows of `outputs` adjacent numbers
   int64_t g_group, g_row;
   void* result;  // contiguous
+  const Base<T>* base;  // null: no such branch
 };
 
 }  // namespace hof

@@ -50,6 +50,14 @@ inline Tensor empty(const Tensor& like, int64_t dim, const int64_t* sizes) {
   return empty_strided(like, dim, sizes, strides);
 }
 
+// The same of like's sizes.
+inline Tensor empty(const Tensor& like) {
+  int64_t sizes[8];
+  STD_TORCH_CHECK(like.dim() <= 8, "malformed call");
+  for (int64_t k = 0; k < like.dim(); ++k) sizes[k] = like.size(k);
+  return empty(like, like.dim(), sizes);
+}
+
 // A basis as Python's Operands hold it: four tensors and five integers.
 struct Operands {
   Tensor domain, knots, tables, start;

@@ -17,14 +17,15 @@ from .operands import Operands
 
 Product = Callable[[Tensor, Tensor, Operands], Tensor]
 ProductGradients = Callable[[Tensor, Tensor, Tensor, Operands], tuple[Tensor, Tensor]]
-Link = Callable[[Tensor, Tensor, Tensor | None, Operands], tuple[Tensor, Tensor]]
+Maybe = Tensor | None
+Link = Callable[[Tensor, Tensor, Maybe, Maybe, Maybe, Operands], tuple[Tensor, Tensor]]
 Conv = Callable[[Tensor, Tensor, Operands, tuple[int, ...]], Tensor]
 ConvGradients = Callable[
     [Tensor, Tensor, Tensor, Operands, tuple[int, ...], bool, bool], tuple[Tensor | None, Tensor | None]
 ]
 LinkGradients = Callable[
-    [Tensor, Tensor, Tensor, Tensor, Tensor | None, Operands, bool, bool],
-    tuple[Tensor | None, Tensor | None, Tensor | None],
+    [Tensor, Tensor, Tensor, Tensor, Maybe, Maybe, Maybe, Operands, bool, bool, bool],
+    tuple[Maybe, Maybe, Maybe, Maybe, Maybe],
 ]
 
 
@@ -37,11 +38,11 @@ class Backend:
     detail: instruction set or device, for `backends()`.
     transpose(matrix): [..., r, c] to [..., c, r], contiguous, by which coefficients are packed; None for a
     backend that reads them with any strides.
-    link(x, weight, gain, basis): sum_inputs of weight times gain, both with any strides, and w, the same
-    packed; groups are an axis of all tensors or of none. None for a backend with nothing better than one
-    after the other.
-    link_gradients(g, x, w, weight, gain, basis, of_x, of_weight): the gradients of x, weight and gain that
-    are wanted, from that of link's output.
+    link(x, weight, gain, base, base_weight, basis): sum_inputs of weight times gain, both with any strides,
+    plus base base_weight^T where these are given, and w, the same weight packed; groups are an axis of all
+    tensors or of none. None for a backend with nothing better than one after the other.
+    link_gradients(g, x, w, weight, gain, base, base_weight, basis, of_x, of_weight, of_base): the gradients
+    of x, of weight and gain, of base and base_weight that are wanted, from that of link's output.
     product(x, w, basis), product_gradients(g, x, w, basis): as in reference.py, which is
     what runs if they are not given.
     conv(x, w, basis, geometry), conv_gradients(g, x, w, basis, geometry, of_x, of_w): as in convolved.py, the

@@ -62,7 +62,7 @@ def lowered(t: Tensor, x: Tensor) -> Tensor:
 def tensors(x: Tensor, **others: Tensor | None) -> None:
     """TypeError or ValueError unless all are tensors whose dtypes and devices go together."""
     for name, t in {"x": x, **others}.items():
-        if t is None and name in ("s", "scale", "gain"):
+        if t is None and name in ("s", "scale", "gain", "base", "base_weight"):
             continue
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: got {type(t).__name__}, needs a tensor")

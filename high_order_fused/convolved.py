@@ -43,7 +43,7 @@ def _met(plan: Plan, images: Tensor, part: Phase, basis: Basis, w: Tensor, y: Te
     rows = _rows(images, part, len(w))
     if rows.numel() == 0:
         return y
-    taps = evaluate(plan, Link(rows, w, None, None), basis)
+    taps = evaluate(plan, Link(rows, w), basis)
     taps = taps.unflatten(-1, (len(part.taps), -1))
     placed: Tensor = y + place(taps.flatten(0, 1), part.placement).view_as(y)
     return placed

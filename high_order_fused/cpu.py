@@ -46,12 +46,28 @@ def sum_batch(x: Tensor, g: Tensor, s: Tensor | None, basis: Operands) -> Tensor
     return _contract(_SUM_BATCH, x, None, g, s, basis)
 
 
-def link(x: Tensor, weight: Tensor, gain: Tensor | None, basis: Operands) -> tuple[Tensor, Tensor]:
+def link(
+    x: Tensor,
+    weight: Tensor,
+    gain: Tensor | None,
+    base: Tensor | None,
+    base_weight: Tensor | None,
+    basis: Operands,
+) -> tuple[Tensor, Tensor]:
     """As backends.Backend says: the output, and the coefficients as they were packed."""
     # torch resolves negative views for an operator, except where results may be views of arguments, as here
     x, weight, gain = x.resolve_neg(), weight.resolve_neg(), None if gain is None else gain.resolve_neg()
-    y, w = torch.ops.high_order_fused.cpu_link.default(x, weight, gain, *basis.tensors, [*basis.layout], _isa)
+    if base is not None and base_weight is not None:
+        base, base_weight = _in_rows(base.resolve_neg()), base_weight.resolve_neg().contiguous()
+    y, w = torch.ops.high_order_fused.cpu_link.default(
+        x, weight, gain, base, base_weight, *basis.tensors, [*basis.layout], _isa
+    )
     return y, w
+
+
+def _in_rows(t: Tensor) -> Tensor:
+    """t with adjacent numbers in each row."""
+    return t if t.stride(-1) == 1 else t.contiguous()
 
 
 def link_gradients(
@@ -60,21 +76,43 @@ def link_gradients(
     w: Tensor,
     weight: Tensor,
     gain: Tensor | None,
+    base: Tensor | None,
+    base_weight: Tensor | None,
     basis: Operands,
     of_x: bool,
     of_weight: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """As backends.Backend says; both at once in one pass over the rows, to the bit as one after the other."""
-    if g.stride(-1) != 1:
-        g = g.contiguous()
+    of_base: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """As backends.Backend says; all in one pass over the rows, to the bit as one after the other.
+
+    Those of a base alone, beside no coefficients, are torch's products.
+    """
+    g = _in_rows(g)
     tensors = basis.derivative().tensors if of_x else basis.tensors  # with a table of one order more
-    slope, v, scales = torch.ops.high_order_fused.cpu_link_gradients.default(
-        g, x, w, weight, gain, *tensors, [*basis.layout], _isa, of_x, of_weight
+    branch: tuple[Tensor | None, Tensor | None] = None, None
+    if of_base and of_weight and base is not None and base_weight is not None:
+        branch = _in_rows(base), base_weight.contiguous()
+    slope, v, scales, of_values, of_base_weight = torch.ops.high_order_fused.cpu_link_gradients.default(
+        g,
+        x,
+        w,
+        weight,
+        gain,
+        *branch,
+        *tensors,
+        [*basis.layout],
+        _isa,
+        of_x,
+        of_weight,
     )
+    if of_base and not of_weight and base is not None and base_weight is not None:
+        of_values, of_base_weight = g @ base_weight, g.mT @ base
     return (
         slope if of_x else None,
         v if of_weight else None,
         scales if of_weight and gain is not None else None,
+        of_values if of_base else None,
+        of_base_weight if of_base else None,
     )
 
 
@@ -147,8 +185,8 @@ def _contract(
 ) -> Tensor:
     if w is not None:
         w = w.contiguous()
-    if g is not None and g.stride(-1) != 1:
-        g = g.contiguous()
+    if g is not None:
+        g = _in_rows(g)
     result: Tensor = torch.ops.high_order_fused.cpu_contract.default(
         missing, x, w, g, s, *basis.tensors, [*basis.layout], _isa
     )

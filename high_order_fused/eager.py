@@ -18,12 +18,17 @@ from .packing import contiguous
 
 
 class Link(NamedTuple):
-    """The tensors of a `link`: x [(E,) ..., I], weight [(E,) I, K, O], scale like x, gain [(E,) I, O]."""
+    """The tensors of a `link`: x [(E,) ..., I], weight [(E,) I, K, O], scale like x, gain [(E,) I, O].
+
+    And of its base branch: base like x, base_weight [(E,) O, I].
+    """
 
     x: Tensor
     weight: Tensor
-    scale: Tensor | None
-    gain: Tensor | None
+    scale: Tensor | None = None
+    gain: Tensor | None = None
+    base: Tensor | None = None
+    base_weight: Tensor | None = None
 
     def rows(self, t: Tensor) -> Tensor:
         """t [(E,) ..., n] with one axis of rows: [(E,) B, n]."""
@@ -33,12 +38,12 @@ class Link(NamedTuple):
         return t.reshape(*t.shape[:lead], math.prod(t.shape[lead:-1]), t.shape[-1])
 
     def grouped(self) -> "Link":
-        """The same as views with E and one axis of rows: [E, B, I], [E, I, K, O], [E, B, I], [E, I, O]."""
-        x, scale = self.rows(self.x), None if self.scale is None else self.rows(self.scale)
+        """The same as views with E and one axis of rows: [E, B, I], [E, I, K, O], [E, B, I], [E, I, O]...."""
+        by_rows = [None if t is None else self.rows(t) for t in (self.x, self.scale, self.base)]
+        tensors = by_rows[0], self.weight, by_rows[1], self.gain, by_rows[2], self.base_weight
         if self.weight.dim() == 4:
-            return Link(x, self.weight, scale, self.gain)
-        scale, gain = (None if t is None else t.unsqueeze(0) for t in (scale, self.gain))
-        return Link(x.unsqueeze(0), self.weight.unsqueeze(0), scale, gain)
+            return Link(*tensors)  # type: ignore[arg-type]
+        return Link(*(None if t is None else t.unsqueeze(0) for t in tensors))  # type: ignore[arg-type]
 
 
 def evaluate(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
@@ -55,8 +60,10 @@ def evaluate(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
 
 def general(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
     """The same by the operations of ops.py alone, for transforms, compilers and higher derivatives."""
-    x, weight, scale, gain = link.grouped()
+    x, weight, scale, gain, base, base_weight = link.grouped()
     y = form(plan, {"g": None, "s": scale, "w": _packed(plan, weight, gain)}, x, basis)
+    if base is not None and base_weight is not None:
+        y = y + base @ base_weight.mT
     return y.reshape(*link.x.shape[:-1], weight.shape[-1])
 
 
@@ -67,11 +74,12 @@ def _packed(plan: Plan, weight: Tensor, gain: Tensor | None) -> Tensor:
 
 def _forward(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
     """The output, and the coefficients as the backend packed them, if it made the link in one call."""
-    x, weight, scale, gain = link
+    x, weight, scale, gain, base, base_weight = link
     whole = get(plan.backend).link
     if whole is None or scale is not None:
         return general(plan, link, basis), None
-    y, w = whole(link.rows(x), weight, gain, Operands.of(basis, plan.layout))
+    base = None if base is None else link.rows(base)
+    y, w = whole(link.rows(x), weight, gain, base, base_weight, Operands.of(basis, plan.layout))
     return y if y.dim() == x.dim() else y.view(*x.shape[:-1], y.shape[-1]), w
 
 
@@ -89,13 +97,15 @@ class _EagerLink(torch.autograd.Function):
         plan, link, needs = ctx.plan, Link(*tensors), ctx.needs_input_grad[2:]
         grads: Sequence[Tensor | None]
         if w is not None and plain((cotangent,)) and not torch.is_grad_enabled():
-            of_x, of_weight, _, of_gain = needs
+            of_x, of_weight, _, of_gain, of_base, of_base_weight = needs
             whole = get(plan.backend).link_gradients
             assert whole is not None
             operands = Operands.of(ctx.basis, plan.layout)
             g, x, weight, gain = link.rows(cotangent), link.rows(link.x), link.weight, link.gain
-            slope, of_w, scales = whole(g, x, w, weight, gain, operands, of_x, of_weight or of_gain)
-            grads = (slope, of_w, None, scales)
+            base = None if link.base is None else link.rows(link.base)
+            wanted = of_x, of_weight or of_gain, of_base or of_base_weight
+            slope, of_w, *others = whole(g, x, w, weight, gain, base, link.base_weight, operands, *wanted)
+            grads = slope, of_w, None, *others
         else:
             grads = _gradients(plan, link, ctx.basis, cotangent, needs)
         shaped = (
@@ -114,12 +124,14 @@ def _gradients(
     plan: Plan, link: Link, basis: tuple[Tensor, ...], cotangent: Tensor, needs: Sequence[bool]
 ) -> Sequence[Tensor | None]:
     """The gradients of the tensors of a link, differentiable: those of `general`."""
-    x, weight, scale, gain = link.grouped()
+    x, weight, scale, gain, base, base_weight = link.grouped()
     slots: Slots = {"g": None, "s": scale, "w": _packed(plan, weight, gain)}
-    of_x, of_weight, of_scale, of_gain = needs
+    of_x, of_weight, of_scale, of_gain, of_base, of_base_weight = needs
     g = cotangent.reshape(*x.shape[:2], weight.shape[-1])
     found = gradients(plan, g, slots, x, basis, (False, of_scale, of_x, of_weight or of_gain))
     v, scales = found["w"], None
     if v is not None and gain is not None:
         v, scales = v * gain.unsqueeze(-2), (v * weight).sum(-2)
-    return found["x"], v, found["s"], scales
+    of_values = g @ base_weight if of_base and base_weight is not None else None
+    of_branch = g.mT @ base if of_base_weight and base is not None else None
+    return found["x"], v, found["s"], scales, of_values, of_branch

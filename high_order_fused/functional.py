@@ -25,22 +25,31 @@ def link(
     basis: Basis | Operands,
     scale: Tensor | None = None,
     gain: Tensor | None = None,
+    base: Tensor | None = None,
+    base_weight: Tensor | None = None,
 ) -> Tensor:
     """Sum of learned functions: y[..., o] = sum_i scale[..., i] f_oi(x[..., i]).
 
     f_oi(x) = gain[i, o] sum_k weight[i, k, o] phi_k(x). x [..., I]; weight [I, K, O]; scale of x's shape and
-    gain [I, O], ones if not given; y [..., O], in weight's dtype. Groups: x [E, ..., I], weight [E, I, K, O],
-    gain [E, I, O], y [E, ..., O]. All dtypes are equal, except that x may be float32 over a float16 or
-    bfloat16 weight; under autocast weight and gain are cast and x is looked up as it comes. TypeError and
-    ValueError name a wrong argument. Differentiable to any order in every tensor.
+    gain [I, O], ones if not given; y [..., O], in weight's dtype. base of x's shape and base_weight [O, I],
+    both or none: a branch beside the functions, as a KAN's activation, y += sum_i base_weight[o, i]
+    base[..., i]. Groups: x [E, ..., I],
+    weight [E, I, K, O], gain [E, I, O], base_weight [E, O, I], y [E, ..., O]. All dtypes are equal, except
+    that x may be float32 over a float16 or bfloat16 weight; under autocast all but x and scale are cast and
+    x is looked up as it comes. TypeError and ValueError name a wrong argument. Differentiable to any order
+    in every tensor.
     """
-    tensors(x, weight=weight, scale=scale, gain=gain)
+    tensors(x, weight=weight, scale=scale, gain=gain, base=base, base_weight=base_weight)
     _check_link(x, weight, scale, gain)
     if autocast(x):
-        weight, gain = lowered(weight, x), None if gain is None else lowered(gain, x)
+        weight = lowered(weight, x)
+        gain, base, base_weight = (None if t is None else lowered(t, x) for t in (gain, base, base_weight))
+    if base is not None or base_weight is not None:
+        _check_base(x, weight, base, base_weight)
     operands = _operands(x, basis)
     _check_basis(x, weight, operands, "weight")
-    return evaluate(Plan("g", resolve(x), operands.layout), Link(x, weight, scale, gain), operands.tensors)
+    link_of = Link(x, weight, scale, gain, base, base_weight)
+    return evaluate(Plan("g", resolve(x), operands.layout), link_of, operands.tensors)
 
 
 def product(x: Tensor, weight: Tensor, basis: Basis | Operands, alpha: float | Tensor = 1.0) -> Tensor:
@@ -56,7 +65,7 @@ def product(x: Tensor, weight: Tensor, basis: Basis | Operands, alpha: float | T
         weight = lowered(weight, x)
     operands = _operands(x, basis)
     _check_basis(x, weight, operands, "weight")
-    rows, w, _, _ = Link(x, weight, None, None).grouped()
+    rows, w, *_ = Link(x, weight).grouped()
     y = _product(Plan("g", resolve(x), operands.layout), rows, w, operands.tensors) - 1
     y = y.reshape(*x.shape[:-1], weight.shape[-1])
     plain_product = not isinstance(alpha, Tensor) and alpha == 1
@@ -147,6 +156,23 @@ def _check_link(x: Tensor, weight: Tensor, scale: Tensor | None, gain: Tensor | 
         raise ValueError(f"gain: got shape {_shape(gain)}, needs {needed} of weight {_shape(weight)}")
     if gain is not None and gain.dtype != weight.dtype:
         raise TypeError(f"gain: got {gain.dtype}, needs that of weight, {weight.dtype}")
+
+
+def _check_base(x: Tensor, weight: Tensor, base: Tensor | None, base_weight: Tensor | None) -> None:
+    if base is None:
+        raise ValueError("base: got None with base_weight, needs a tensor of x's shape")
+    if base_weight is None:
+        raise ValueError("base_weight: got None with base, needs a tensor [out, in]")
+    if base.shape != x.shape:
+        raise ValueError(f"base: got shape {_shape(base)}, needs that of x, {_shape(x)}")
+    needed = (*weight.shape[:-3], weight.shape[-1], weight.shape[-3])
+    if base_weight.shape != needed:
+        raise ValueError(
+            f"base_weight: got shape {_shape(base_weight)}, needs {needed} for weight {_shape(weight)}"
+        )
+    for name, t in (("base", base), ("base_weight", base_weight)):
+        if t.dtype != weight.dtype:
+            raise TypeError(f"{name}: got {t.dtype}, needs that of weight, {weight.dtype}")
 
 
 def _check_shapes(g: Tensor | None, s: Tensor | None, x: Tensor, w: Tensor | None, basis: Operands) -> None:

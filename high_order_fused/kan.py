@@ -98,10 +98,10 @@ class KANLinear(nn.Module):
         dtype = self.base_weight.dtype
         if x.dtype != dtype and (torch.float64 in (x.dtype, dtype) or not autocast(x)):
             raise TypeError(f"x: got {x.dtype}, needs that of the layer, {dtype}")
-        base = functional.linear(self.base_activation(x), self.base_weight)
         scaler = self.spline_scaler.T if self.enable_standalone_scale_spline else None
         weight, basis = self.spline_weight.permute(1, 2, 0), self._basis(lookup_dtype(x))
-        return base + link(x, weight, basis, gain=scaler)
+        base = self.base_activation(x)
+        return link(x, weight, basis, gain=scaler, base=base, base_weight=self.base_weight)
 
     def b_splines(self, x: Tensor) -> Tensor:
         """The B-splines at x [N, in]: [N, in, grid_size + spline_order], in x's dtype; 0 outside the grid."""

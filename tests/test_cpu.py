@@ -172,6 +172,18 @@ def arranged(tensor, how):
     return tensor.permute(order).contiguous().permute(back)
 
 
+def link(x, weight, gain, basis):
+    """cpu.link with no base."""
+    return cpu.link(x, weight, gain, None, None, basis)
+
+
+def link_gradients(g, x, w, weight, gain, basis, of_x, of_weight):
+    """The three gradients of cpu.link_gradients with no base."""
+    found = cpu.link_gradients(g, x, w, weight, gain, None, None, basis, of_x, of_weight, False)
+    assert found[3:] == (None, None)
+    return found[:3]
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_packing_from_every_arrangement(isa, dtype):
     """Coefficients and gain, with groups and without, as torch multiplies; gradients by their formula."""
@@ -188,8 +200,8 @@ def test_packing_from_every_arrangement(isa, dtype):
                     if gain_how:
                         gain = arranged(torch.randn(*groups, inputs, outputs, dtype=dtype), gain_how)
                     product = weight if gain is None else weight * gain.unsqueeze(-2)
-                    y, w = cpu.link(x, weight, gain, ops)
-                    slope, of_weight, of_gain = cpu.link_gradients(g, x, w, weight, gain, ops, True, True)
+                    y, w = link(x, weight, gain, ops)
+                    slope, of_weight, of_gain = link_gradients(g, x, w, weight, gain, ops, True, True)
                     lifted = [t if groups else t[None] for t in (x, product.contiguous(), g)]
                     assert w.is_contiguous() and torch.equal(w, product)
                     assert torch.equal(y.view(-1), cpu.sum_inputs(*lifted[:2], None, ops).view(-1))
@@ -223,15 +235,15 @@ def test_both_gradients_in_one_pass(isa, case, dtype):
             torch.set_num_threads(threads)
             for shape in [*SHAPES, (0, 4, 3, 2), (1, 0, 3, 2), (1, 4, 3, 0)]:
                 x, w, g, _, operand = operands(basis, shape, dtype)
-                slope, v, _ = cpu.link_gradients(g, x, w, w, None, operand, True, True)
+                slope, v, _ = link_gradients(g, x, w, w, None, operand, True, True)
                 assert torch.equal(slope, cpu.sum_outputs(x, w, g, operand.derivative()))
                 assert torch.equal(v, cpu.sum_batch(x, g, None, operand))
-                assert cpu.link_gradients(g, x, w, w, None, operand, False, False) == (None, None, None)
-                assert torch.equal(cpu.link_gradients(g, x, w, w, None, operand, True, False)[0], slope)
+                assert link_gradients(g, x, w, w, None, operand, False, False) == (None, None, None)
+                assert torch.equal(link_gradients(g, x, w, w, None, operand, True, False)[0], slope)
                 peers = arranged(w, "outputs first")
                 for weight in (w, peers):
                     for of_x in (True, False):
-                        found = cpu.link_gradients(g, x, w, weight, None, operand, of_x, True)
+                        found = link_gradients(g, x, w, weight, None, operand, of_x, True)
                         assert found[1].stride() == weight.stride() and torch.equal(found[1], v)
                         assert torch.equal(found[0], slope) if of_x else found[0] is None
     finally:
@@ -260,14 +272,89 @@ def test_gradients_where_coefficients_lie(isa, shape, segments):
     try:
         for threads in (1, 2, 3, 8):
             torch.set_num_threads(threads)
-            found.append(cpu.link_gradients(g, x, product, peers, gain, operand, True, True))
+            found.append(link_gradients(g, x, product, peers, gain, operand, True, True))
             assert torch.equal(found[-1][1], v * gain.unsqueeze(-2))
-            assert torch.equal(cpu.link_gradients(g, x, w, peers, None, operand, True, True)[1], v)
+            assert torch.equal(link_gradients(g, x, w, peers, None, operand, True, True)[1], v)
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
     assert difference(found[0][2], (v.double() * w.double()).sum(-2)) < TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", ["bspline-linear", "lagrange-linear"])
+def test_base_branch(isa, case, dtype):
+    """Against products in float64; others' gradients keep their bits, all are the same for any threads."""
+    basis = cases.build(case)
+    before = torch.get_num_threads()
+    try:
+        for shape in [*SHAPES, (2, 2100, 70, 3), (0, 4, 3, 2), (1, 0, 3, 2), (1, 4, 3, 0), (1, 4, 0, 3)]:
+            x, w, g, _, operand = operands(basis, shape, dtype)
+            groups, _, inputs, outputs = shape
+            base, base_weight = torch.randn_like(x), torch.randn(groups, outputs, inputs).to(dtype)
+            peers, gain = arranged(w, "outputs first"), torch.rand(groups, inputs, outputs).to(dtype)
+            exact = [t.double() for t in (x, peers * gain.unsqueeze(-2), base, base_weight, g)]
+            double = basis.operands(torch.float64, x.device)
+            expected = [
+                reference.sum_inputs(*exact[:2], None, double) + exact[2] @ exact[3].mT,
+                exact[4] @ exact[3],
+                exact[4].mT @ exact[2],
+            ]
+            found = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                y, packed = cpu.link(x, peers, gain, base, base_weight, operand)
+                grads = cpu.link_gradients(
+                    g, x, packed, peers, gain, base, base_weight, operand, True, True, True
+                )
+                for a, b in zip((y, *grads[3:]), expected, strict=True):
+                    assert a.dtype == dtype and difference(a, b) < 2 * TOLERANCE[dtype], shape
+                others = link_gradients(g, x, packed, peers, gain, operand, True, True)
+                assert all(torch.equal(*pair) for pair in zip(grads, others, strict=False))
+                half = cpu.link_gradients(
+                    g, x, packed, peers, gain, base, base_weight, operand, False, True, True
+                )
+                assert half[0] is None and torch.equal(half[3], grads[3]) and torch.equal(half[4], grads[4])
+                found.append((y, *grads))
+            for other in found[1:]:
+                assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True)), shape
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_base_as_it_lies():
+    """Rows apart, numbers apart, one row for all, negative views; alone, without coefficients' gradients."""
+    basis = hof.bases.bspline(2, 5)
+    x, w, g, _, operand = operands(basis, (1, 40, 6, 5), torch.float32)
+    x, w, g = x[0], w[0], g[0]
+    values, base_weight = torch.randn(40, 12), torch.randn(6, 5).mT
+    negative = torch.complex(torch.zeros(40, 6), values[:, :6].contiguous()).conj().imag
+    for base in (values[:, 3:9], values[:, ::2], values[:1, :6].expand(40, 6), negative):
+        y, packed = cpu.link(x, w, None, base, base_weight, operand)
+        assert difference(y, link(x, w, None, operand)[0] + base @ base_weight.mT) < 1e-5
+        for of_weight in (True, False):
+            found = cpu.link_gradients(
+                g, x, packed, w, None, base, base_weight, operand, True, of_weight, True
+            )
+            assert difference(found[3], g @ base_weight) < 1e-5
+            assert difference(found[4], g.mT @ base) < 1e-5
+            assert (found[1] is not None) == of_weight
+
+
+def test_a_base_that_does_not_match_is_refused():
+    """By the operator itself, which would read past its end."""
+    basis = hof.bases.piecewise_lagrange(3, 2)
+    x, w, _, _, operand = operands(basis, (1, 7, 4, 5), torch.float32)
+    base, weight = torch.randn(1, 7, 4), torch.randn(1, 5, 4)
+    for wrong in (base[:, :6], base[..., :3], base[0]):
+        with pytest.raises(RuntimeError, match="base"):
+            cpu.link(x, w, None, wrong if wrong.dim() == 3 else wrong[:6], weight, operand)
+    for wrong in (weight[:, :4], weight[..., :3], weight.mT):
+        with pytest.raises(RuntimeError, match="base_weight"):
+            cpu.link(x, w, None, base, wrong, operand)
+    with pytest.raises(RuntimeError, match="dtypes differ"):
+        cpu.link(x, w, None, base.double(), weight, operand)
 
 
 def test_a_weight_that_does_not_match_is_refused():
@@ -276,7 +363,7 @@ def test_a_weight_that_does_not_match_is_refused():
     x, w, g, _, operand = operands(basis, (1, 7, 4, 5), torch.float32)
     for weight in (w[:, :3], w[..., :4], arranged(w[:, :3], "outputs first")):
         with pytest.raises(RuntimeError, match="weight"):
-            cpu.link_gradients(g, x, w, weight, None, operand, True, True)
+            link_gradients(g, x, w, weight, None, operand, True, True)
 
 
 @pytest.mark.parametrize("negative", ["x", "weight", "gain"])
@@ -289,5 +376,5 @@ def test_negative_views(negative):
     given[negative] = torch.complex(torch.zeros_like(given[negative]), given[negative]).conj().imag
     assert given[negative].is_neg()
     operand = basis.operands(torch.float32, torch.device("cpu"))
-    found, expected = [cpu.link(g["x"], g["weight"], g["gain"], operand)[0] for g in (given, plain)]
+    found, expected = [link(g["x"], g["weight"], g["gain"], operand)[0] for g in (given, plain)]
     assert torch.equal(found, expected)

@@ -138,6 +138,23 @@ CALLS = [
         TypeError,
         "gain: got torch.float32, needs that of weight, torch.float16",
     ),
+    (lambda: link(X, W, BASIS, base=X), ValueError, "base_weight: got None with base"),
+    (lambda: link(X, W, BASIS, base_weight=X), ValueError, "base: got None with base_weight"),
+    (
+        lambda: link(X, W, BASIS, base=X[:1], base_weight=W[:, 0].mT),
+        ValueError,
+        r"base: got shape \(1, 2\), needs that of x, \(4, 2\)",
+    ),
+    (
+        lambda: link(X, W, BASIS, base=X, base_weight=W[:, 0]),
+        ValueError,
+        r"base_weight: got shape \(2, 5\), needs \(5, 2\) for weight",
+    ),
+    (
+        lambda: link(X, W.half(), BASIS, base=X, base_weight=W[:, 0].mT.half()),
+        TypeError,
+        "base: got torch.float32, needs that of weight, torch.float16",
+    ),
     (lambda: sum_inputs(X, W, BASIS), ValueError, r"x: got shape \(4, 2\), needs \[groups, batch, in\]"),
     (lambda: sum_inputs(X[None], W, BASIS), ValueError, "w: got shape"),
     (lambda: sum_inputs(X[None], W[None], BASIS, X), ValueError, "s: got shape"),

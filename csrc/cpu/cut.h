@@ -65,5 +65,28 @@ inline Blocks<T> pack_rows(const S* from, int64_t ld, int rows, int64_t outputs,
   return blocks;
 }
 
+// y[row, o] += sum_k phi[k, row] w[k, o] for k below depth.
+template <class T, class S, class Phi>
+inline void multiply_tile(const S* w, int64_t w_row, int64_t outputs, const Phi& phi, int depth, int rows, const Blocks<T>& y) {
+  over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+    constexpr int64_t width = row_stride<T, Q>();
+    over_rows<T, Q>(rows, [&]<int R, int>(int r) {
+      auto multiply = outputs - o >= width ? multiply_inputs<T, R, Q, true, S, Phi> : multiply_inputs<T, R, Q, false, S, Phi>;
+      multiply(w + o, w_row, outputs - o, phi.from(r), depth, y.at(o) + r * width, width);
+    });
+  });
+}
+
+// to[row, o] = y[row, o]
+template <class T, class S>
+inline void store_rows(const Blocks<T>& y, int rows, int64_t outputs, S* to, int64_t ld) {
+  over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+    constexpr int L = Simd<T>::lanes;
+    for (int r = 0; r < rows; ++r)
+      for (int q = 0; q < Q; ++q)
+        store_some_as<T>(to + r * ld + o + q * L, load(y.at(o) + r * row_stride<T, Q>() + q * L), outputs - o - q * L);
+  });
+}
+
 }  // namespace HOF_VARIANT
 }  // namespace hof

@@ -259,11 +259,26 @@ inline int64_t padded(int64_t outputs, int lanes) { return (outputs + lanes - 1)
 
 // ---- products: blocks of rows (or functions) x outputs in registers
 
+// Numbers phi[k, row] as they lie: the rows of each k side by side, or those of each row.
+template <class S>
+struct Columns {
+  const S* data;
+  int64_t ld;
+  Columns from(int64_t r) const { return {data + r, ld}; }
+  S operator()(int64_t k, int64_t r) const { return data[k * ld + r]; }
+};
+
+template <int64_t Width, class S>
+struct Rows {
+  const S* data;
+  Rows from(int64_t r) const { return {data + r * Width}; }
+  S operator()(int64_t k, int64_t r) const { return data[r * Width + k]; }
+};
+
 // y[rows, block] += sum_k phi[k, rows] w[k, block]; Whole: all `width` outputs of the block exist. (A test in the
 // inner loop would push the block out of its registers.)
-template <class T, int R, int Q, bool Whole, class S>
-inline void multiply_inputs(const S* w, int64_t w_row, int64_t valid, const T* phi, int64_t ld, int depth, T* y,
-                            int64_t y_row) {
+template <class T, int R, int Q, bool Whole, class S, class Phi>
+inline void multiply_inputs(const S* w, int64_t w_row, int64_t valid, const Phi phi, int depth, T* y, int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> a[R][Q];
   UNROLLED for (int r = 0; r < R; ++r)
@@ -273,16 +288,15 @@ inline void multiply_inputs(const S* w, int64_t w_row, int64_t valid, const T* p
     UNROLLED for (int q = 0; q < Q; ++q)
       b[q] = Whole ? load_as<T>(w + k * w_row + q * L) : load_some_as<T>(w + k * w_row + q * L, valid - q * L);
     UNROLLED for (int r = 0; r < R; ++r)
-      UNROLLED for (int q = 0; q < Q; ++q) a[r][q] += b[q] * phi[k * ld + r];
+      UNROLLED for (int q = 0; q < Q; ++q) a[r][q] += b[q] * phi(k, r);
   }
   UNROLLED for (int r = 0; r < R; ++r)
     UNROLLED for (int q = 0; q < Q; ++q) store(y + r * y_row + q * L, a[r][q]);
 }
 
 // v[functions, block] += sum over rows of phi[functions, row] g[row, block]; Whole: as above
-template <class T, int R, int Q, bool Whole, class S>
-inline void multiply_batch(const T* g, int64_t g_row, const S* phi, int64_t ld, int64_t rows, T* v, int64_t v_row,
-                           int64_t valid) {
+template <class T, int R, int Q, bool Whole, class Phi>
+inline void multiply_batch(const T* g, int64_t g_row, const Phi phi, int64_t rows, T* v, int64_t v_row, int64_t valid) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> a[R][Q];
   clear<T>(a);
@@ -290,7 +304,7 @@ inline void multiply_batch(const T* g, int64_t g_row, const S* phi, int64_t ld, 
     Vector<T> b[Q];
     UNROLLED for (int q = 0; q < Q; ++q) b[q] = load(g + r * g_row + q * L);
     UNROLLED for (int k = 0; k < R; ++k)
-      UNROLLED for (int q = 0; q < Q; ++q) a[k][q] += b[q] * value_as<T>(phi[k * ld + r]);
+      UNROLLED for (int q = 0; q < Q; ++q) a[k][q] += b[q] * value_as<T>(phi(k, r));
   }
   UNROLLED for (int k = 0; k < R; ++k)
     UNROLLED for (int q = 0; q < Q; ++q) add_some<Whole>(v + k * v_row + q * L, a[k][q], valid - q * L);

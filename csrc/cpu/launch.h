@@ -47,10 +47,9 @@ void add_up(const Kernels<T>& kernels, const T* first, const T* others, int64_t 
   });
 }
 
+// The result of a contraction, with that of a problem filled.
 template <class T>
-Tensor run(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g, const Tensor* s, const Basis<T>& basis,
-           int64_t isa) {
-  auto [p, result] = read_problem<T>(contraction, x, w, g, s, basis);
+Tensor run(int64_t contraction, const Problem<T>& p, Tensor result, int64_t isa) {
   if (result.numel() == 0) return result;
   const Kernels<T>& kernels = variant<T>(isa);
   const Cut cut = kernels.cut[contraction](p, int(torch::stable::get_num_threads()));
@@ -65,6 +64,13 @@ Tensor run(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* 
   over_units(cut, [&](int64_t unit, char* scratch) { kernels.run[contraction](own, cut, unit, scratch); });
   if (sums) add_up(kernels, sums.get(), sums.get() + size, cut.parts, size, p.result, p.result_storage);
   return result;
+}
+
+template <class T>
+Tensor run(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g, const Tensor* s, const Basis<T>& basis,
+           int64_t isa) {
+  const auto [p, result] = read_problem<T>(contraction, x, w, g, s, basis);
+  return run(contraction, p, result, isa);
 }
 
 }  // namespace hof

@@ -22,8 +22,9 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
     over_blocks<T>(1, p.outputs, [&]<int, int Q>(int, int64_t o) {
       over_rows<T, Q>(slots * tile.n, [&]<int R, int>(int k) {
         constexpr int64_t width = row_stride<T, Q>();
-        auto multiply = p.outputs - o >= width ? multiply_batch<T, R, Q, true, T> : multiply_batch<T, R, Q, false, T>;
-        multiply(g.at(o), width, tile.phi + int64_t(k) * tile.capacity, tile.capacity, tile.rows, v + k * p.outputs + o,
+        using Phi = Columns<T>;
+        auto multiply = p.outputs - o >= width ? multiply_batch<T, R, Q, true, Phi> : multiply_batch<T, R, Q, false, Phi>;
+        multiply(g.at(o), width, Phi{tile.phi + int64_t(k) * tile.capacity, tile.capacity}, tile.rows, v + k * p.outputs + o,
                  p.outputs, p.outputs - o);
       });
     });
@@ -89,13 +90,22 @@ Cut cut_batch(const Problem<T>& p, int threads) {
   return cut;
 }
 
-// Sums over all tiles of a part of the inputs: pack(group, row, rows) makes a tile's g ready, add(group, row, rows, input,
+// The inputs [first, end) of group e, which a unit has.
+struct InputsPart {
+  int64_t e, first, end;
+
+  template <class T>
+  InputsPart(const Problem<T>& p, const Cut& cut, int64_t unit)
+      : e(unit / cut.parts), first(unit % cut.parts * cut.part), end(std::min(first + cut.part, p.inputs)) {}
+};
+
+// Sums over all tiles of a part of the inputs: pack(group, row, rows, whether for the first time) makes a tile's g ready, add(group, row, rows, input,
 // slots, v) adds the tile to the sums v [slots, K, outputs], and give(group, from, to, v) gets those of the inputs
 // [from, to) unless they grew in the result.
 template <class T, class Pack, class Add, class Give>
 inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const BatchScratch<T>& own, Pack&& pack, Add&& add,
                        Give&& give) {
-  const int64_t e = unit / cut.parts, first = unit % cut.parts * cut.part, end = std::min(first + cut.part, p.inputs);
+  const auto [e, first, end] = InputsPart(p, cut, unit);
   const int64_t each = p.basis.size * p.outputs, few = own.few ? own.few : cut.part;
   for (int64_t from = first; from < end; from += few) {
     const int64_t to = std::min(from + few, end);
@@ -103,7 +113,7 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const 
     std::fill_n(v, (to - from) * each, T(0));
     for (int64_t row = 0; row < p.batch; row += cut.rows) {
       const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
-      if (from == first || cut.tiles > 1) pack(e, row, rows);
+      if (from == first || cut.tiles > 1) pack(e, row, rows, from == first);
       for (int64_t i = from; i < to; i += SLOTS)
         add(e, row, rows, i, int(std::min<int64_t>(SLOTS, to - i)), v + (i - from) * each);
     }
@@ -129,7 +139,7 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
   Blocks<T> g{};
   over_tiles(
       p, cut, unit, own,
-      [&](int64_t e, int64_t row, int rows) {
+      [&](int64_t e, int64_t row, int rows, bool) {
         g = with_storage<T>(p.g, p.g_storage, [&](auto* stored) {
           return pack_rows<T>(stored + e * p.g_group + row * p.g_row, p.g_row, rows, p.outputs, own.g);
         });

@@ -2,7 +2,7 @@
 // of many inputs: parts of the inputs, each with sums of its own, which `add_parts` adds up.
 #pragma once
 
-#include "cut.h"
+#include "base.h"
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -10,11 +10,12 @@ namespace HOF_VARIANT {
 template <class T>
 struct InputsScratch {
   Tile<T> tile;
-  T* y;
+  T *y, *base;
 
   InputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
     tile.lay(p.basis, cut.rows, arena);
     y = arena.take<T>(cut.rows * padded(by_inputs(p) ? p.outputs : std::min(cut.part, p.outputs), Simd<T>::lanes));
+    base = arena.take<T>(base_numbers(p, cut.rows));
   }
 };
 
@@ -82,14 +83,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
     tile.prepare(p, e, row, rows, i, slots);
     const S* w = coefficients + (e * p.inputs + i) * K * p.outputs + first;
     if (p.basis.product()) {
-      over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
-        constexpr int64_t width = row_stride<T, Q>();
-        over_rows<T, Q>(rows, [&]<int R, int>(int r) {
-          auto multiply = outputs - o >= width ? multiply_inputs<T, R, Q, true, S> : multiply_inputs<T, R, Q, false, S>;
-          multiply(w + o, p.outputs, outputs - o, tile.phi + r, tile.capacity, slots * tile.n, y.at(o) + r * width,
-                   width);
-        });
-      });
+      multiply_tile(w, p.outputs, outputs, Columns<T>{tile.phi, tile.capacity}, slots * tile.n, rows, y);
       continue;
     }
     if (few_rows(p)) {
@@ -110,17 +104,11 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
         }
     });
   }
+  if (p.base) add_base(p, {e, row, rows}, input, end, static_cast<const S*>(p.base->weight) + first, outputs, y, room.base);
 
   with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
     const int64_t group = apart ? part * p.groups + e : e;  // of the part's own sums, or of the result
-    auto* result = stored + (group * p.batch + row) * p.outputs + first;
-    over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
-      constexpr int L = Simd<T>::lanes;
-      for (int r = 0; r < rows; ++r)
-        for (int q = 0; q < Q; ++q)
-          store_some_as<T>(result + r * p.outputs + o + q * L, load(y.at(o) + r * row_stride<T, Q>() + q * L),
-                           outputs - o - q * L);
-    });
+    store_rows(y, rows, outputs, stored + (group * p.batch + row) * p.outputs + first, p.outputs);
   });
 }
 

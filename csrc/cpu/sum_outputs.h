@@ -49,8 +49,8 @@ inline void multiply_outputs(const Problem<T>& p, const Tile<T>& tile, int skipp
     constexpr int64_t width = row_stride<T, Q>();
     std::fill_n(t, slots * n * width, T(0));
     over_rows<T, Q>(slots * n, [&]<int R, int>(int k) {
-      multiply_batch<T, R, Q, true>(g.at(first), width, w + k * p.outputs, p.outputs, p.outputs, t + k * width, width,
-                                    width);
+      multiply_batch<T, R, Q, true>(g.at(first), width, Columns<S>{w + k * p.outputs, p.outputs}, p.outputs, t + k * width,
+                                    width, width);
     });
     for (int slot = 0; slot < slots; ++slot)
       for (int q = 0; q < Q; ++q) {
