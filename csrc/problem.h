@@ -17,7 +17,7 @@ struct Base {
   const void* values;  // stored like w, `row` from one row to the next
   int64_t group, row;
   const void* weight;  // contiguous and stored like w: [groups, inputs, outputs] for y, [groups, outputs, inputs] for gradients
-  void* of_values;     // contiguous, stored like w
+  void* of_values;     // contiguous, stored like w; null: not wanted
   T* of_weight;        // [groups, outputs, inputs]
   Storage storage;
 };

@@ -83,36 +83,32 @@ def link_gradients(
     of_weight: bool,
     of_base: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """As backends.Backend says; all in one pass over the rows, to the bit as one after the other.
-
-    Those of a base alone, beside no coefficients, are torch's products.
-    """
+    """As backends.Backend says; all in one pass over the rows, to the bit as one after the other."""
     g = _in_rows(g)
     tensors = basis.derivative().tensors if of_x else basis.tensors  # with a table of one order more
-    branch: tuple[Tensor | None, Tensor | None] = None, None
-    if of_base and of_weight and base is not None and base_weight is not None:
-        branch = _in_rows(base), base_weight.contiguous()
-    slope, v, scales, of_values, of_base_weight = torch.ops.high_order_fused.cpu_link_gradients.default(
+    if base is not None and base_weight is not None:
+        base, base_weight = _in_rows(base), base_weight.contiguous()
+    slope, v, scales, of_values, of_branch = torch.ops.high_order_fused.cpu_link_gradients.default(
         g,
         x,
         w,
         weight,
         gain,
-        *branch,
+        base,
+        base_weight,
         *tensors,
         [*basis.layout],
         _isa,
         of_x,
         of_weight,
+        of_base,
     )
-    if of_base and not of_weight and base is not None and base_weight is not None:
-        of_values, of_base_weight = g @ base_weight, g.mT @ base
     return (
         slope if of_x else None,
         v if of_weight else None,
         scales if of_weight and gain is not None else None,
         of_values if of_base else None,
-        of_base_weight if of_base else None,
+        None if base is None else of_branch,
     )
 
 

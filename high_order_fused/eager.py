@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .backends import get
+from .checks import autocast
 from .operands import Operands
 from .ops import Plan, Slots, form, gradients, owned, plain
 from .packing import contiguous
@@ -63,7 +64,7 @@ def general(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
     x, weight, scale, gain, base, base_weight = link.grouped()
     y = form(plan, {"g": None, "s": scale, "w": _packed(plan, weight, gain)}, x, basis)
     if base is not None and base_weight is not None:
-        y = y + base @ base_weight.mT
+        y = y + _multiplied(base, base_weight.mT)
     return y.reshape(*link.x.shape[:-1], weight.shape[-1])
 
 
@@ -102,10 +103,13 @@ class _EagerLink(torch.autograd.Function):
             assert whole is not None
             operands = Operands.of(ctx.basis, plan.layout)
             g, x, weight, gain = link.rows(cotangent), link.rows(link.x), link.weight, link.gain
-            base = None if link.base is None else link.rows(link.base)
-            wanted = of_x, of_weight or of_gain, of_base or of_base_weight
-            slope, of_w, *others = whole(g, x, w, weight, gain, base, link.base_weight, operands, *wanted)
-            grads = slope, of_w, None, *others
+            of_weight = of_weight or of_gain
+            together = of_weight and of_base_weight  # else a product beside the pass
+            base, base_weight = (link.base, link.base_weight) if together else (None, None)
+            base = None if base is None else link.rows(base)
+            wanted = of_x, of_weight, together and of_base
+            slope, of_w, scales, *branch = whole(g, x, w, weight, gain, base, base_weight, operands, *wanted)
+            grads = slope, of_w, None, scales, *(branch if together else _branch(link, g, needs))
         else:
             grads = _gradients(plan, link, ctx.basis, cotangent, needs)
         shaped = (
@@ -124,14 +128,32 @@ def _gradients(
     plan: Plan, link: Link, basis: tuple[Tensor, ...], cotangent: Tensor, needs: Sequence[bool]
 ) -> Sequence[Tensor | None]:
     """The gradients of the tensors of a link, differentiable: those of `general`."""
-    x, weight, scale, gain, base, base_weight = link.grouped()
+    x, weight, scale, gain, *_ = link.grouped()
     slots: Slots = {"g": None, "s": scale, "w": _packed(plan, weight, gain)}
-    of_x, of_weight, of_scale, of_gain, of_base, of_base_weight = needs
+    of_x, of_weight, of_scale, of_gain, *_ = needs
     g = cotangent.reshape(*x.shape[:2], weight.shape[-1])
     found = gradients(plan, g, slots, x, basis, (False, of_scale, of_x, of_weight or of_gain))
     v, scales = found["w"], None
     if v is not None and gain is not None:
         v, scales = v * gain.unsqueeze(-2), (v * weight).sum(-2)
-    of_values = g @ base_weight if of_base and base_weight is not None else None
-    of_branch = g.mT @ base if of_base_weight and base is not None else None
-    return found["x"], v, found["s"], scales, of_values, of_branch
+    return found["x"], v, found["s"], scales, *_branch(link.grouped(), g, needs)
+
+
+def _branch(link: Link, g: Tensor, needs: Sequence[bool]) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of base and base_weight where needed; g with one axis of rows."""
+    base, base_weight = link.base, link.base_weight
+    if base is None or base_weight is None:
+        return None, None
+    *_, of_base, of_base_weight = needs
+    return (
+        _multiplied(g, base_weight) if of_base else None,
+        _multiplied(g.mT, link.rows(base)) if of_base_weight else None,
+    )
+
+
+def _multiplied(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, in their dtype: autocast has had its say when a link begins."""
+    if not autocast(a):
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b

@@ -42,8 +42,8 @@ def link(
     tensors(x, weight=weight, scale=scale, gain=gain, base=base, base_weight=base_weight)
     _check_link(x, weight, scale, gain)
     if autocast(x):
-        weight = lowered(weight, x)
-        gain, base, base_weight = (None if t is None else lowered(t, x) for t in (gain, base, base_weight))
+        weight, gain = lowered(weight, x), None if gain is None else lowered(gain, x)
+        base, base_weight = (None if t is None else t.to(weight.dtype) for t in (base, base_weight))
     if base is not None or base_weight is not None:
         _check_base(x, weight, base, base_weight)
     operands = _operands(x, basis)

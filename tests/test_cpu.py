@@ -316,6 +316,10 @@ def test_base_branch(isa, case, dtype):
                     g, x, packed, peers, gain, base, base_weight, operand, False, True, True
                 )
                 assert half[0] is None and torch.equal(half[3], grads[3]) and torch.equal(half[4], grads[4])
+                half = cpu.link_gradients(
+                    g, x, packed, peers, gain, base, base_weight, operand, True, True, False
+                )
+                assert half[3] is None and torch.equal(half[0], grads[0]) and torch.equal(half[4], grads[4])
                 found.append((y, *grads))
             for other in found[1:]:
                 assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True)), shape
@@ -324,7 +328,7 @@ def test_base_branch(isa, case, dtype):
 
 
 def test_a_base_as_it_lies():
-    """Rows apart, numbers apart, one row for all, negative views; alone, without coefficients' gradients."""
+    """Rows apart, numbers apart, one row for all, negative views, no rows."""
     basis = hof.bases.bspline(2, 5)
     x, w, g, _, operand = operands(basis, (1, 40, 6, 5), torch.float32)
     x, w, g = x[0], w[0], g[0]
@@ -333,13 +337,15 @@ def test_a_base_as_it_lies():
     for base in (values[:, 3:9], values[:, ::2], values[:1, :6].expand(40, 6), negative):
         y, packed = cpu.link(x, w, None, base, base_weight, operand)
         assert difference(y, link(x, w, None, operand)[0] + base @ base_weight.mT) < 1e-5
-        for of_weight in (True, False):
-            found = cpu.link_gradients(
-                g, x, packed, w, None, base, base_weight, operand, True, of_weight, True
-            )
-            assert difference(found[3], g @ base_weight) < 1e-5
-            assert difference(found[4], g.mT @ base) < 1e-5
-            assert (found[1] is not None) == of_weight
+        found = cpu.link_gradients(g, x, packed, w, None, base, base_weight, operand, True, True, True)
+        assert difference(found[3], g @ base_weight) < 1e-5
+        assert difference(found[4], g.mT @ base) < 1e-5
+    for base in (torch.empty(0, 12)[:, ::2], torch.empty(0, 1).expand(0, 6)):
+        assert cpu.link(x[:0], w, None, base, base_weight, operand)[0].shape == (0, 5)
+        found = cpu.link_gradients(
+            g[:0], x[:0], packed, w, None, base, base_weight, operand, True, True, True
+        )
+        assert found[3].shape == (0, 6) and found[4].abs().sum() == 0
 
 
 def test_a_base_that_does_not_match_is_refused():

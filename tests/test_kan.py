@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+import high_order_fused as hof
 from high_order_fused.kan import KAN, KANLinear
 from tests.support import difference
 
@@ -231,3 +232,28 @@ def test_ensembles_by_vmap():
     call = lambda p, b, x: torch.func.functional_call(members[0], (p, b), (x,))  # noqa: E731
     y = torch.func.vmap(call, (0, 0, None))(parameters, buffers, x)
     torch.testing.assert_close(y, torch.stack([member(x) for member in members]))
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("layer_dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("x_dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("lowest", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_takes_every_dtype(lowest, x_dtype, layer_dtype, backend):
+    """To the roundings of the coarser, in the output's dtype and all gradients."""
+    layer = KANLinear(4, 3).to(layer_dtype)
+    x = (torch.rand(6, 4) * 2 - 1).to(x_dtype).requires_grad_()
+    if torch.float32 not in (x_dtype, layer_dtype) and x_dtype != layer_dtype:
+        with torch.autocast("cpu", lowest), pytest.raises(TypeError, match="needs that of x"):
+            layer(x)
+        return
+    wide = copy.deepcopy(layer).float()
+    expected = wide(x.detach().float().requires_grad_())
+    with hof.use_backend(backend), torch.autocast("cpu", lowest):
+        y = layer(x)
+        assert y.dtype == (lowest if layer_dtype == torch.float32 else layer_dtype)
+        assert difference(y, expected) < 2e-2
+        y.float().sum().backward()
+    expected.sum().backward()
+    for t, other in zip(layer.parameters(), wide.parameters(), strict=True):
+        assert t.grad.dtype == t.dtype and difference(t.grad, other.grad) < 2e-2
+    assert x.grad.dtype == x.dtype

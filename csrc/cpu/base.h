@@ -45,7 +45,7 @@ inline void clear_base(const Problem<T>& p, int64_t e, int64_t input, int64_t en
   for (int64_t o = 0; o < p.outputs; ++o) std::fill_n(p.base->of_weight + (e * p.outputs + o) * p.inputs + input, end - input, T(0));
 }
 
-// of_weight += the sums over a tile's rows, of_values = those over outputs, of inputs [input, end).
+// of_weight += the sums over a tile's rows, of_values, if wanted, = those over outputs, of inputs [input, end).
 template <class S, class T>
 inline void add_base_gradients(const Problem<T>& p, const SomeRows& tile, int64_t input, int64_t end, const Blocks<T>& g, T* room) {
   const Base<T>& base = *p.base;
@@ -65,6 +65,7 @@ inline void add_base_gradients(const Problem<T>& p, const SomeRows& tile, int64_
         });
       });
     });
+    if (!base.of_values) continue;
     const Blocks<T> sums{room, tile.rows};
     std::fill_n(room, tile.rows * BASE_INPUTS, T(0));
     const S* w = static_cast<const S*>(base.weight) + group + i;

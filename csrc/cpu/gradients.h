@@ -45,13 +45,13 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
   if (v.base) clear_base(v, part.e, part.first, part.end);
   over_tiles(
       v, cut, unit, own.batch,
-      [&](int64_t e, int64_t row, int rows, bool once) {
+      [&](int64_t e, int64_t row, int rows, bool first_pass) {
         with_storage<T>(v.g, v.g_storage, [&](auto* stored) {
           const auto* g = stored + e * v.g_group + row * v.g_row;
           rows_of_g = pack_rows<T>(g, v.g_row, rows, v.outputs, own.batch.g);
           if (r && product) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, own.by_columns);
         });
-        if (v.base && once) add_base_gradients<S>(v, {e, row, rows}, part.first, part.end, rows_of_g, own.base);
+        if (v.base && first_pass) add_base_gradients<S>(v, {e, row, rows}, part.first, part.end, rows_of_g, own.base);
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* sums) {
         tile.prepare(v, e, row, rows, input, slots);

@@ -14,7 +14,8 @@ template <class T>
 Base<T> read_base(const Problem<T>& p, const Tensor& w, const Tensor& values, const Tensor& weight) {
   const Grouped rows(values, 3), like(weight, 3);
   const int64_t sizes[3] = {p.groups, p.batch, p.inputs}, needed[3] = {p.groups, p.outputs, p.inputs};
-  STD_TORCH_CHECK(std::equal(sizes, sizes + 3, rows.size) && (rows.stride[2] == 1 || p.inputs == 1), "base");
+  STD_TORCH_CHECK(std::equal(sizes, sizes + 3, rows.size) && (rows.stride[2] == 1 || p.inputs == 1 || values.numel() == 0),
+                  "base");
   STD_TORCH_CHECK(std::equal(needed, needed + 3, like.size) && weight.is_contiguous(), "base_weight");
   STD_TORCH_CHECK(values.scalar_type() == w.scalar_type() && weight.scalar_type() == w.scalar_type(), "dtypes differ");
   return {values.const_data_ptr(), rows.stride[0], rows.stride[1], weight.const_data_ptr(), nullptr, nullptr, storage_of<T>(w)};
@@ -78,20 +79,22 @@ std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const T
 // too. A base comes only where the gradient of weight is wanted.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> link_gradients(
     Tensor g, Tensor x, Tensor w, Tensor weight, Optional gain, Optional base, Optional base_weight, Tensor domain, Tensor knots,
-    Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa, bool of_x, bool of_weight) {
+    Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa, bool of_x, bool of_weight,
+    bool of_base) {
   STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && base.has_value() == base_weight.has_value(), "malformed call");
-  STD_TORCH_CHECK(of_weight || !base, "malformed call");
+  STD_TORCH_CHECK(base ? of_weight : !of_base, "malformed call");
   const Operands basis{domain, knots, tables, start, layout};
   return basis.compute([&]<class T>() -> std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> {
     const int64_t inputs = x.size(x.dim() - 1);
     const Basis<T> own = basis.read<T>(inputs), steep = basis.read<T>(inputs, of_x);
-    Optional slope, v, scales, of_base, sums;
+    Optional slope, v, scales, values, sums;
     Base<T> branch;
     if (base) {
       branch = read_base(read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, own), w, *base, *base_weight);
-      of_base = empty(*base), sums = empty_wide<T>(*base_weight);
-      branch.of_values = of_base->mutable_data_ptr(), branch.of_weight = sums->template mutable_data_ptr<T>();
-      if (weight.numel() == 0) torch::stable::fill_(*of_base, 0.0);
+      sums = empty_wide<T>(*base_weight);
+      branch.of_weight = sums->template mutable_data_ptr<T>();
+      if (of_base) values = empty(*base), branch.of_values = values->mutable_data_ptr();
+      if (of_base && weight.numel() == 0) torch::stable::fill_(*values, 0.0);
     }
     if (of_weight)
       std::tie(v, scales, slope) = weight_gradients<T>(g, x, w, weight, pointer(gain), own, of_x ? &steep : nullptr,
@@ -105,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> link_gradients(
     }
     const int64_t none = 0;
     auto found = [&](const Optional& t) { return t ? *t : empty(x, 1, &none); };
-    return {found(slope), found(v), found(scales), found(of_base), found(sums)};
+    return {found(slope), found(v), found(scales), found(values), found(sums)};
   });
 }
 
@@ -117,8 +120,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {
       "Tensor tables, Tensor start, int[] layout, int isa) -> (Tensor, Tensor(a))");
   library.def(
       "cpu_link_gradients(Tensor g, Tensor x, Tensor w, Tensor weight, Tensor? gain, Tensor? base, Tensor? base_weight, "
-      "Tensor domain, Tensor knots, Tensor tables, Tensor start, int[] layout, int isa, bool of_x, bool of_weight) -> "
-      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor domain, Tensor knots, Tensor tables, Tensor start, int[] layout, int isa, bool of_x, bool of_weight, "
+      "bool of_base) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(high_order_fused, CPU, library) {

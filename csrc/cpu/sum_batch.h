@@ -99,7 +99,7 @@ struct InputsPart {
       : e(unit / cut.parts), first(unit % cut.parts * cut.part), end(std::min(first + cut.part, p.inputs)) {}
 };
 
-// Sums over all tiles of a part of the inputs: pack(group, row, rows, whether for the first time) makes a tile's g ready, add(group, row, rows, input,
+// Sums over all tiles of a part of the inputs: pack(group, row, rows, first_pass) makes a tile's g ready, add(group, row, rows, input,
 // slots, v) adds the tile to the sums v [slots, K, outputs], and give(group, from, to, v) gets those of the inputs
 // [from, to) unless they grew in the result.
 template <class T, class Pack, class Add, class Give>
