@@ -37,6 +37,7 @@ SHAPES = [
     (2, 4, 150, 70),
     (1, 530, 33, 130),
     (1, 1, 2100, 33),
+    (2, 40, 70, 33),  # more rows in two parts of the inputs
 ]
 
 

@@ -41,13 +41,21 @@ INLINED inline Strategy strategy(const Problem<T>& p, Contraction contraction) {
 
 constexpr int64_t PART_INPUTS = 32;  // of a part, at least
 
-// Whether the output of a few rows is cut by inputs, each part with sums of its own: by sizes alone, so that bits do not
-// depend on threads. A look-up counts as much as 64 multiplications.
+// Whether the output is cut by inputs, each part with sums of its own: by sizes alone, so that bits do not depend on
+// threads. A few rows, where a look-up counts as much as 64 multiplications; or rows that meet more coefficients than they
+// give sums, and would be too few for a segment if they were cut.
 template <class T>
 INLINED inline bool by_inputs(const Problem<T>& p) {
-  return strategy(p, SUM_INPUTS) == ROWS && p.inputs > PART_INPUTS &&
-         p.batch * p.inputs * (p.basis.n * p.outputs + 64) >= 65536;
+  const Strategy chosen = strategy(p, SUM_INPUTS);
+  if (chosen == GROUPED)
+    return p.inputs >= 2 * PART_INPUTS && p.batch < 64 * p.basis.segments && 2 * p.batch <= p.inputs * p.basis.size;
+  return chosen == ROWS && p.inputs > PART_INPUTS && p.batch * p.inputs * (p.basis.n * p.outputs + 64) >= 65536;
 }
+
+// Such parts at most. Two keep each of two processors to coefficients that it packed, and will need again for gradients:
+// lines of another one's cache take several times as long, most of all where the two share no cache.
+template <class T>
+INLINED inline int64_t most_parts(const Problem<T>& p) { return few_rows(p) ? 64 : 2; }
 
 // About 64 rows for each segment (32 in float64), within what the second-level cache holds of y or g and of the
 // window values of 16 inputs.

@@ -21,9 +21,10 @@ struct InputsScratch {
 
 template <class T>
 Cut cut_inputs(const Problem<T>& p, int threads) {
-  Cut cut = cut_rows(p, threads);
-  if (by_inputs(p)) {
-    cut.part = std::max(PART_INPUTS, divided(p.inputs, 64 * SLOTS) * SLOTS);  // at most 64 parts
+  const bool apart = by_inputs(p);
+  Cut cut = cut_rows(p, apart && !few_rows(p) ? int(divided(threads, most_parts(p))) : threads);
+  if (apart) {
+    cut.part = std::max(PART_INPUTS, divided(p.inputs, most_parts(p) * SLOTS) * SLOTS);
     cut.parts = divided(p.inputs, cut.part);
     cut.units = p.groups * cut.tiles * cut.parts;
   } else {
