@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,21 +104,15 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
         if whole is None:
             return recorder
 
-        def link(
-            x: Tensor,
-            weight: Tensor,
-            gain: Tensor | None,
-            base: Tensor | None,
-            base_weight: Tensor | None,
-            basis: Operands,
-        ) -> tuple[Tensor, Tensor]:
+        def link(x: Tensor, weight: Tensor, gain: Tensor | None, *others: Any) -> tuple[Tensor, Tensor]:
+            *_, basis = others
             rows, w = (x, weight) if x.dim() == 3 else (x.unsqueeze(0), weight.unsqueeze(0))
             why = "multiplied by the gain" if gain is not None else None
             why = why or (None if weight.is_contiguous() else "outputs do not lie last")
             size = weight.numel() * weight.element_size() / 2**20
             packed = "read as they lie" if why is None else f"{why}: {size:.1f} MiB packed at every call"
             note(rows, w, basis, packed)
-            return whole(x, weight, gain, base, base_weight, basis)
+            return whole(x, weight, gain, *others)
 
         return replace(recorder, link=link)
 
