@@ -39,7 +39,7 @@ class Link(NamedTuple):
         return t.reshape(*t.shape[:lead], math.prod(t.shape[lead:-1]), t.shape[-1])
 
     def grouped(self) -> "Link":
-        """The same as views with E and one axis of rows: [E, B, I], [E, I, K, O], [E, B, I], [E, I, O]...."""
+        """The same as views with E and one axis of rows: x, scale and base [E, B, I], weight [E, I, K, O]."""
         by_rows = [None if t is None else self.rows(t) for t in (self.x, self.scale, self.base)]
         tensors = by_rows[0], self.weight, by_rows[1], self.gain, by_rows[2], self.base_weight
         if self.weight.dim() == 4:
@@ -128,7 +128,8 @@ def _gradients(
     plan: Plan, link: Link, basis: tuple[Tensor, ...], cotangent: Tensor, needs: Sequence[bool]
 ) -> Sequence[Tensor | None]:
     """The gradients of the tensors of a link, differentiable: those of `general`."""
-    x, weight, scale, gain, *_ = link.grouped()
+    grouped = link.grouped()
+    x, weight, scale, gain, *_ = grouped
     slots: Slots = {"g": None, "s": scale, "w": _packed(plan, weight, gain)}
     of_x, of_weight, of_scale, of_gain, *_ = needs
     g = cotangent.reshape(*x.shape[:2], weight.shape[-1])
@@ -136,7 +137,7 @@ def _gradients(
     v, scales = found["w"], None
     if v is not None and gain is not None:
         v, scales = v * gain.unsqueeze(-2), (v * weight).sum(-2)
-    return found["x"], v, found["s"], scales, *_branch(link.grouped(), g, needs)
+    return found["x"], v, found["s"], scales, *_branch(grouped, g, needs)
 
 
 def _branch(link: Link, g: Tensor, needs: Sequence[bool]) -> tuple[Tensor | None, Tensor | None]:

@@ -32,12 +32,11 @@ def link(
 
     f_oi(x) = gain[i, o] sum_k weight[i, k, o] phi_k(x). x [..., I]; weight [I, K, O]; scale of x's shape and
     gain [I, O], ones if not given; y [..., O], in weight's dtype. base of x's shape and base_weight [O, I],
-    both or none: a branch beside the functions, as a KAN's activation, y += sum_i base_weight[o, i]
-    base[..., i]. Groups: x [E, ..., I],
-    weight [E, I, K, O], gain [E, I, O], base_weight [E, O, I], y [E, ..., O]. All dtypes are equal, except
-    that x may be float32 over a float16 or bfloat16 weight; under autocast all but x and scale are cast and
-    x is looked up as it comes. TypeError and ValueError name a wrong argument. Differentiable to any order
-    in every tensor.
+    both or none: a branch beside the functions, as a KAN's activation, y[..., o] += sum_i base_weight[o, i]
+    base[..., i]. Groups: x [E, ..., I], weight [E, I, K, O], gain [E, I, O], base_weight [E, O, I],
+    y [E, ..., O]. All dtypes are equal, except that x may be float32 over a float16 or bfloat16 weight; under
+    autocast all but x and scale are cast and x is looked up as it comes. TypeError and ValueError name a
+    wrong argument. Differentiable to any order in every tensor.
     """
     tensors(x, weight=weight, scale=scale, gain=gain, base=base, base_weight=base_weight)
     _check_link(x, weight, scale, gain)

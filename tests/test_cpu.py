@@ -354,9 +354,9 @@ def test_a_base_that_does_not_match_is_refused():
     basis = hof.bases.piecewise_lagrange(3, 2)
     x, w, _, _, operand = operands(basis, (1, 7, 4, 5), torch.float32)
     base, weight = torch.randn(1, 7, 4), torch.randn(1, 5, 4)
-    for wrong in (base[:, :6], base[..., :3], base[0]):
+    for wrong in (base[:, :6], base[..., :3], base[0, :6]):
         with pytest.raises(RuntimeError, match="base"):
-            cpu.link(x, w, None, wrong if wrong.dim() == 3 else wrong[:6], weight, operand)
+            cpu.link(x, w, None, wrong, weight, operand)
     for wrong in (weight[:, :4], weight[..., :3], weight.mT):
         with pytest.raises(RuntimeError, match="base_weight"):
             cpu.link(x, w, None, base, wrong, operand)
