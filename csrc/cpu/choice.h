@@ -57,14 +57,13 @@ INLINED inline bool by_inputs(const Problem<T>& p) {
 template <class T>
 INLINED inline int64_t most_parts(const Problem<T>& p) { return few_rows(p) ? 64 : 2; }
 
-// About 64 rows for each segment (32 in float64), within what the second-level cache holds of y or g and of the
-// window values of 16 inputs.
+// About 64 rows for each segment, so that a window is worth loading, within what the second-level cache holds of a block of
+// y or g and of the window values of 16 inputs.
 template <class T>
 INLINED inline int tile_rows(const Problem<T>& p) {
   const int64_t segments = p.basis.product() ? 1 : p.basis.segments;
-  const int64_t wanted = 64 * segments * 4 / int64_t(sizeof(T));
-  const int64_t most = std::clamp<int64_t>(32768 / std::max(p.basis.n, 1), 256, 2048);
-  return int(std::min(std::max<int64_t>(p.batch, 1), std::clamp<int64_t>(wanted, 256, most)));
+  const int64_t most = std::clamp<int64_t>(32768 / std::max(p.basis.n, 1), 256, 2048), least = std::min<int64_t>(512, most);
+  return int(std::min(std::max<int64_t>(p.batch, 1), std::clamp(64 * segments, least, most)));
 }
 
 }  // namespace hof
