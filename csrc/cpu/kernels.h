@@ -136,29 +136,30 @@ inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool 
   const int count = basis.product() && basis.table_segment_stride ? basis.segments : 1;
   const int first = basis.product() ? 0 : segment, ones = basis.kind == HARMONIC || basis.m == 1 ? 1 : 2;  // features that make up 1
   const T* tables = basis.table + input * basis.table_stride + first * basis.table_segment_stride;
-  auto sum = [&](const T* table, int functions, int f) {
+  auto sum = [&](const T* table, int f) {
     T total = 0;
-    for (int j = 0; j < functions; ++j) total += table[j * basis.m + f];
+    for (int j = 0; j < basis.n; ++j) total += table[j * basis.m + f];
     return total;
   };
-  for (const int functions : {1, basis.n}) {
-    const T number = slopes ? T(0) : sum(tables, functions, 0);
-    bool constant = true;
-    for (int t = 0; t < count; ++t) {
-      const T* table = tables + t * basis.table_segment_stride;
-      T own = 0, largest = 0;  // of the first function, which others may exceed by far; of all
-      for (int k = 0; k < basis.n * basis.m; ++k) {
-        largest = std::max(largest, std::abs(table[k]));
-        if (k < basis.m) own = largest;
-      }
-      // tables are made in float64, so that what should be 0 is so to its rounding; sums are rounded to T
-      const T rounding = basis.n * (functions == 1 ? T(std::numeric_limits<double>::epsilon()) * largest
-                                                   : std::numeric_limits<T>::epsilon() * std::min(largest, 32 * own));
-      for (int f = 0; f < basis.m; ++f)
-        constant = constant && std::abs(sum(table, functions, f) - (f < ones ? number : T(0))) <= rounding;
+  const T of_first = slopes ? T(0) : tables[0], of_all = slopes ? T(0) : sum(tables, 0);
+  bool first_constant = true, all_constant = true;
+  for (int t = 0; t < count; ++t) {
+    const T* table = tables + t * basis.table_segment_stride;
+    T own = 0, largest = 0;  // of the first function, which others may exceed by far; of all
+    for (int k = 0; k < basis.n * basis.m; ++k) {
+      largest = std::max(largest, std::abs(table[k]));
+      if (k < basis.m) own = largest;
     }
-    if (constant) return {1, functions > 1, number};
+    // tables are made in float64, so that what should be 0 is so to its rounding; sums are rounded to T
+    const T exact = basis.n * T(std::numeric_limits<double>::epsilon()) * largest;
+    const T rounding = basis.n * std::numeric_limits<T>::epsilon() * std::min(largest, 32 * own);
+    for (int f = 0; f < basis.m; ++f) {
+      first_constant = first_constant && std::abs(table[f] - (f < ones ? of_first : T(0))) <= exact;
+      all_constant = all_constant && std::abs(sum(table, f) - (f < ones ? of_all : T(0))) <= rounding;
+    }
   }
+  if (first_constant) return {1, false, of_first};
+  if (all_constant) return {1, true, of_all};
   return {};
 }
 
