@@ -13,11 +13,11 @@ enum class Storage { SAME, BFLOAT16, HALF };  // as the numbers that are compute
 
 // A branch beside the functions, y[e,b,o] += sum_i values[e,b,i] weight[e,o,i], and its gradients.
 template <class T>
-struct Base {
-  const void* values;  // stored like w, `row` from one row to the next
+struct Branch {
+  const void* values;  // stored like w, `row` from one row to the next; null: silu(x)
   int64_t group, row;
   const void* weight;  // contiguous and stored like w: [groups, inputs, outputs] for y, [groups, outputs, inputs] for gradients
-  void* of_values;     // contiguous, stored like w; null: not wanted
+  void* of_values;     // contiguous, stored like values; those of silu(x) times its slope; null: not wanted
   T* of_weight;        // [groups, outputs, inputs]
   Storage storage;
 };
@@ -34,7 +34,7 @@ struct Problem {
   const void* g;  // rows of `outputs` adjacent numbers
   int64_t g_group, g_row;
   void* result;  // contiguous
-  const Base<T>* base;  // null: no such branch
+  const Branch<T>* branch;  // null: none. Of sum_outputs: its result holds the gradient of silu(x), to be added to
 };
 
 }  // namespace hof

@@ -39,11 +39,12 @@ class Backend:
     transpose(matrix): [..., r, c] to [..., c, r], contiguous, by which coefficients are packed; None for a
     backend that reads them with any strides.
     link(x, weight, gain, base, base_weight, basis): sum_inputs of weight times gain, both with any strides,
-    plus base base_weight^T where these are given, and w, the same weight packed; groups are an axis of all
-    tensors or of none. None for a backend with nothing better than one after the other.
+    plus base base_weight^T where this is given, base being silu(x) if it is not, and w, the same weight
+    packed; groups are an axis of all tensors or of none. None for a backend with nothing better than one
+    after the other.
     link_gradients(g, x, w, weight, gain, base, base_weight, basis, of_x, of_weight, of_base): the gradients
-    of x and of weight and gain that are wanted, from that of link's output; where base and base_weight are
-    given, with of_weight alone, that of base_weight, and of base if it is wanted.
+    of x and of weight and gain that are wanted, from that of link's output; where base_weight is given, with
+    of_weight alone, its own, and that of base if it is wanted.
     product(x, w, basis), product_gradients(g, x, w, basis): as in reference.py, which is
     what runs if they are not given.
     conv(x, w, basis, geometry), conv_gradients(g, x, w, basis, geometry, of_x, of_w): as in convolved.py, the

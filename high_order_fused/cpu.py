@@ -57,8 +57,8 @@ def link(
     """As backends.Backend says: the output, and the coefficients as they were packed."""
     # torch resolves negative views for an operator, except where results may be views of arguments, as here
     x, weight, gain = x.resolve_neg(), weight.resolve_neg(), None if gain is None else gain.resolve_neg()
-    if base is not None and base_weight is not None:
-        base, base_weight = _in_rows(base.resolve_neg()), base_weight.resolve_neg().contiguous()
+    base = None if base is None else _in_rows(base.resolve_neg())
+    base_weight = None if base_weight is None else base_weight.resolve_neg().contiguous()
     y, w = torch.ops.high_order_fused.cpu_link.default(
         x, weight, gain, base, base_weight, *basis.tensors, [*basis.layout], _isa
     )
@@ -86,8 +86,8 @@ def link_gradients(
     """As backends.Backend says; all in one pass over the rows, to the bit as one after the other."""
     g = _in_rows(g)
     tensors = basis.derivative().tensors if of_x else basis.tensors  # with a table of one order more
-    if base is not None and base_weight is not None:
-        base, base_weight = _in_rows(base), base_weight.contiguous()
+    base = None if base is None else _in_rows(base)
+    base_weight = None if base_weight is None else base_weight.contiguous()
     slope, v, scales, of_values, of_branch = torch.ops.high_order_fused.cpu_link_gradients.default(
         g,
         x,
@@ -108,7 +108,7 @@ def link_gradients(
         v if of_weight else None,
         scales if of_weight and gain is not None else None,
         of_values if of_base else None,
-        None if base is None else of_branch,
+        None if base_weight is None else of_branch,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .backends import get
 from .checks import autocast
@@ -21,7 +22,7 @@ from .packing import contiguous
 class Link(NamedTuple):
     """The tensors of a `link`: x [(E,) ..., I], weight [(E,) I, K, O], scale like x, gain [(E,) I, O].
 
-    And of its base branch: base like x, base_weight [(E,) O, I].
+    And of its base branch, if it has base_weight [(E,) O, I]: base like x, or silu(x) where there is none.
     """
 
     x: Tensor
@@ -63,8 +64,8 @@ def general(plan: Plan, link: Link, basis: tuple[Tensor, ...]) -> Tensor:
     """The same by the operations of ops.py alone, for transforms, compilers and higher derivatives."""
     x, weight, scale, gain, base, base_weight = link.grouped()
     y = form(plan, {"g": None, "s": scale, "w": _packed(plan, weight, gain)}, x, basis)
-    if base is not None and base_weight is not None:
-        y = y + _multiplied(base, base_weight.mT)
+    if base_weight is not None:
+        y = y + _multiplied(_values(x, base, base_weight), base_weight.mT)
     return y.reshape(*link.x.shape[:-1], weight.shape[-1])
 
 
@@ -104,12 +105,14 @@ class _EagerLink(torch.autograd.Function):
             operands = Operands.of(ctx.basis, plan.layout)
             g, x, weight, gain = link.rows(cotangent), link.rows(link.x), link.weight, link.gain
             of_weight = of_weight or of_gain
-            together = of_weight and of_base_weight  # else a product beside the pass
+            together = of_weight and of_base_weight  # else products beside the pass
             base, base_weight = (link.base, link.base_weight) if together else (None, None)
             base = None if base is None else link.rows(base)
             wanted = of_x, of_weight, together and of_base
             slope, of_w, scales, *branch = whole(g, x, w, weight, gain, base, base_weight, operands, *wanted)
-            grads = slope, of_w, None, scales, *(branch if together else _branch(link, g, needs))
+            if not together:
+                slope, *branch = _branch(link, g, needs, slope)
+            grads = slope, of_w, None, scales, *branch
         else:
             grads = _gradients(plan, link, ctx.basis, cotangent, needs)
         shaped = (
@@ -137,19 +140,30 @@ def _gradients(
     v, scales = found["w"], None
     if v is not None and gain is not None:
         v, scales = v * gain.unsqueeze(-2), (v * weight).sum(-2)
-    return found["x"], v, found["s"], scales, *_branch(grouped, g, needs)
+    slope, *branch = _branch(grouped, g, needs, found["x"])
+    return slope, v, found["s"], scales, *branch
 
 
-def _branch(link: Link, g: Tensor, needs: Sequence[bool]) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of base and base_weight where needed; g with one axis of rows."""
+def _branch(
+    link: Link, g: Tensor, needs: Sequence[bool], slope: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of x, base and base_weight where needed; slope: that of x without it, g by rows."""
     base, base_weight = link.base, link.base_weight
-    if base is None or base_weight is None:
-        return None, None
-    *_, of_base, of_base_weight = needs
-    return (
-        _multiplied(g, base_weight) if of_base else None,
-        _multiplied(g.mT, link.rows(base)) if of_base_weight else None,
-    )
+    if base_weight is None:
+        return slope, None, None
+    of_x, *_, of_base, of_base_weight = needs
+    x, base = link.rows(link.x), None if base is None else link.rows(base)
+    of_values = _multiplied(g, base_weight) if of_base or (base is None and of_x) else None
+    sums = _multiplied(g.mT, _values(x, base, base_weight)) if of_base_weight else None
+    if base is not None or of_values is None or slope is None:
+        return slope, of_values, sums
+    sigmoid = x.sigmoid()
+    return slope + of_values * (sigmoid * (1 + x * (1 - sigmoid))), None, sums
+
+
+def _values(x: Tensor, base: Tensor | None, base_weight: Tensor) -> Tensor:
+    """What base_weight multiplies; autocast has cast base and base_weight, and left x."""
+    return functional.silu(x).to(base_weight.dtype) if base is None else base
 
 
 def _multiplied(a: Tensor, b: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ def link(
     """Sum of learned functions: y[..., o] = sum_i scale[..., i] f_oi(x[..., i]).
 
     f_oi(x) = gain[i, o] sum_k weight[i, k, o] phi_k(x). x [..., I]; weight [I, K, O]; scale of x's shape and
-    gain [I, O], ones if not given; y [..., O], in weight's dtype. base of x's shape and base_weight [O, I],
-    both or none: a branch beside the functions, as a KAN's activation, y[..., o] += sum_i base_weight[o, i]
-    base[..., i]. Groups: x [E, ..., I], weight [E, I, K, O], gain [E, I, O], base_weight [E, O, I],
+    gain [I, O], ones if not given; y [..., O], in weight's dtype. base_weight [O, I]: a branch beside the
+    functions, as a KAN's, y[..., o] += sum_i base_weight[o, i] base[..., i], where base, of x's shape, is
+    silu(x) if not given. Groups: x [E, ..., I], weight [E, I, K, O], gain [E, I, O], base_weight [E, O, I],
     y [E, ..., O]. All dtypes are equal, except that x may be float32 over a float16 or bfloat16 weight; under
     autocast all but x and scale are cast and x is looked up as it comes. TypeError and ValueError name a
     wrong argument. Differentiable to any order in every tensor.
@@ -158,11 +158,9 @@ def _check_link(x: Tensor, weight: Tensor, scale: Tensor | None, gain: Tensor | 
 
 
 def _check_base(x: Tensor, weight: Tensor, base: Tensor | None, base_weight: Tensor | None) -> None:
-    if base is None:
-        raise ValueError("base: got None with base_weight, needs a tensor of x's shape")
     if base_weight is None:
         raise ValueError("base_weight: got None with base, needs a tensor [out, in]")
-    if base.shape != x.shape:
+    if base is not None and base.shape != x.shape:
         raise ValueError(f"base: got shape {_shape(base)}, needs that of x, {_shape(x)}")
     needed = (*weight.shape[:-3], weight.shape[-1], weight.shape[-3])
     if base_weight.shape != needed:
@@ -170,7 +168,7 @@ def _check_base(x: Tensor, weight: Tensor, base: Tensor | None, base_weight: Ten
             f"base_weight: got shape {_shape(base_weight)}, needs {needed} for weight {_shape(weight)}"
         )
     for name, t in (("base", base), ("base_weight", base_weight)):
-        if t.dtype != weight.dtype:
+        if t is not None and t.dtype != weight.dtype:
             raise TypeError(f"{name}: got {t.dtype}, needs that of weight, {weight.dtype}")
 
 

@@ -100,7 +100,7 @@ class KANLinear(nn.Module):
             raise TypeError(f"x: got {x.dtype}, needs that of the layer, {dtype}")
         scaler = self.spline_scaler.T if self.enable_standalone_scale_spline else None
         weight, basis = self.spline_weight.permute(1, 2, 0), self._basis(lookup_dtype(x))
-        base = self.base_activation(x)
+        base = None if _plain_silu(self.base_activation) else self.base_activation(x)
         return link(x, weight, basis, gain=scaler, base=base, base_weight=self.base_weight)
 
     def b_splines(self, x: Tensor) -> Tensor:
@@ -269,6 +269,23 @@ class KAN(nn.Module):
         weights = regularize_activation, regularize_entropy
         layers = (cast(KANLinear, layer) for layer in self.layers)
         return torch.stack([layer.regularization_loss(*weights) for layer in layers]).sum()
+
+
+def _plain_silu(activation: nn.Module) -> bool:
+    """Whether `link`, whose branch is of silu(x) by itself, may take its place: nobody listens to it."""
+    if type(activation) is not nn.SiLU or activation.inplace:
+        return False
+    everywhere = nn.modules.module
+    return not (
+        activation._forward_hooks
+        or activation._forward_pre_hooks
+        or activation._backward_hooks
+        or activation._backward_pre_hooks
+        or everywhere._global_forward_hooks
+        or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks
+        or everywhere._global_backward_pre_hooks
+    )
 
 
 def _least_squares(a: Tensor, b: Tensor) -> Tensor:

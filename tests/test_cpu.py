@@ -1,5 +1,7 @@
 """The C++ kernels: every instruction set against the reference, odd sizes, threads equal to the bit."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -326,6 +328,72 @@ def test_base_branch(isa, case, dtype):
                 assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True)), shape
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", ["bspline-zero", "lagrange-linear"])
+def test_silu_branch(isa, case, dtype):
+    """Against torch in float64; x wide or of 16 bits, every arrangement of it, any threads to the bit."""
+    basis = cases.build(case)
+    before = torch.get_num_threads()
+    shapes = [*SHAPES, (2, 2100, 70, 3), (0, 4, 3, 2), (1, 0, 3, 2), (1, 4, 3, 0), (1, 4, 0, 3)]
+    arrangements = ["as read", "outputs first", "every second", "reversed"]
+    try:
+        for shape, how in zip(shapes, itertools.cycle(arrangements)):
+            x, w, g, _, operand = operands(basis, shape, dtype)
+            x = arranged(x.to(lookup_dtype(x)) if how == "every second" else x, how)
+            groups, _, inputs, outputs = shape
+            base_weight = torch.randn(groups, outputs, inputs).to(dtype)
+            wide = x.double().requires_grad_()
+            values = torch.nn.functional.silu(wide)
+            exact = [t.double() for t in (w, base_weight, g)]
+            double = basis.operands(torch.float64, x.device)
+            (slope,) = torch.autograd.grad(values, wide, exact[2] @ exact[1])
+            expected = [
+                reference.sum_inputs(wide, exact[0], None, double) + values @ exact[1].mT,
+                reference.sum_outputs(wide, exact[0], exact[2], double.derivative()) + slope,
+                exact[2].mT @ values,
+            ]
+            found = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                y, packed = cpu.link(x, w, None, None, base_weight, operand)
+                arguments = g, x, packed, w, None, None, base_weight, operand
+                of_x, of_w, _, of_base, of_weight = cpu.link_gradients(*arguments, True, True, False)
+                assert of_base is None and of_x.dtype == x.dtype and y.dtype == dtype
+                for a, b in zip((y, of_x, of_weight), expected, strict=True):
+                    assert difference(a, b.detach()) < 2 * TOLERANCE[dtype], (shape, how)
+                half = cpu.link_gradients(*arguments, False, True, False)
+                assert half[0] is None and torch.equal(half[1], of_w) and torch.equal(half[4], of_weight)
+                assert torch.equal(link_gradients(g, x, packed, w, None, operand, True, True)[1], of_w)
+                found.append((y, of_x, of_w, of_weight))
+            for other in found[1:]:
+                assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True)), shape
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_silu_of_any_number(isa, dtype):
+    """To a few roundings of torch's in float64, its zeros and what is no number; slopes, too."""
+    basis, far = cases.build("bspline-zero"), torch.finfo(dtype).max
+    special = torch.tensor(
+        [far, -far, torch.inf, -torch.inf, torch.nan, 0.0, -0.0, 1e-30, 1e-310], dtype=dtype
+    )
+    near, wide = torch.linspace(-30, 30, 4001), torch.linspace(-1200, 1200, 4001)
+    x = torch.cat([near.to(dtype), wide.to(dtype), special])[:, None]
+    w, one = x.new_zeros(1, basis.size, 1), x.new_ones(1, 1)
+    operand = basis.operands(dtype, x.device)
+    y, packed = cpu.link(x, w, None, None, one, operand)
+    slope = cpu.link_gradients(torch.ones_like(x), x, packed, w, None, None, one, operand, True, True, False)[
+        0
+    ]
+    exact = x.double().requires_grad_()
+    values = torch.nn.functional.silu(exact)
+    (expected,) = torch.autograd.grad(values.sum(), exact)
+    rounding = torch.finfo(dtype).eps
+    for a, b in ((y, values.detach()), (slope, expected)):
+        torch.testing.assert_close(a.double(), b, rtol=8 * rounding, atol=rounding, equal_nan=True)
 
 
 def test_a_base_as_it_lies():

@@ -264,23 +264,38 @@ def test_gain_to_second_order(outputs_first):
 
 @pytest.mark.parametrize("groups", [(), (2,)], ids=["one group", "two groups"])
 @pytest.mark.parametrize("rows", [(5,), (2, 4)], ids=["rows", "rows of rows"])
-def test_base_is_a_branch_beside_the_functions(groups, rows):
+@pytest.mark.parametrize("given", [True, False], ids=["values", "silu"])
+def test_base_is_a_branch_beside_the_functions(groups, rows, given):
     """Of the value and of every gradient, all at once and each by itself."""
     basis = cases.build("bspline-knots-zero")
     x, base = (torch.randn(*groups, *rows, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     w = torch.randn(*groups, 3, basis.size, 4, dtype=torch.float64, requires_grad=True)
     branch = torch.randn(*groups, 4, 3, dtype=torch.float64, requires_grad=True)
-    y = link(x, w, basis, base=base, base_weight=branch)
-    expected = link(x, w, basis) + (base.flatten(len(groups), -2) @ branch.mT).reshape(y.shape)
+    operands_of = (x, w, branch, base) if given else (x, w, branch)
+    function = lambda x, w, branch, base=None: link(x, w, basis, base=base, base_weight=branch)  # noqa: E731
+    y, values = function(*operands_of), base if given else torch.nn.functional.silu(x)
+    expected = link(x, w, basis) + (values.flatten(len(groups), -2) @ branch.mT).reshape(y.shape)
     torch.testing.assert_close(y, expected)
-    cotangent, operands_of = torch.randn_like(y), (x, w, base, branch)
+    cotangent = torch.randn_like(y)
     actual = torch.autograd.grad(y, operands_of, cotangent, retain_graph=True)
     for a, b in zip(actual, torch.autograd.grad(expected, operands_of, cotangent), strict=True):
         torch.testing.assert_close(a, b)
     for t, a in zip(operands_of, actual, strict=True):
-        others = [other if other is t else other.detach() for other in operands_of]
-        alone = link(*others[:2], basis, base=others[2], base_weight=others[3])
-        torch.testing.assert_close(torch.autograd.grad(alone, t, cotangent)[0], a)
+        for some in (lambda other, t=t: other is t, lambda other, t=t: other is t or other is x):
+            others = [other if some(other) else other.detach() for other in operands_of]
+            torch.testing.assert_close(torch.autograd.grad(function(*others), t, cotangent)[0], a)
+
+
+@pytest.mark.parametrize("groups", [(), (2,)], ids=["one group", "two groups"])
+def test_silu_to_second_order(groups):
+    basis = cases.build("bspline-knots-zero")
+    x, s = (torch.randn(*groups, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    w = torch.randn(*groups, 3, basis.size, 2, dtype=torch.float64, requires_grad=True)
+    branch = torch.randn(*groups, 2, 3, dtype=torch.float64, requires_grad=True)
+    for scale in (None, s):
+        function = lambda x, w, v, scale=scale: link(x, w, basis, scale, base_weight=v)  # noqa: E731
+        assert gradcheck(function, (x, w, branch), check_forward_ad=True, check_batched_grad=True)
+        assert gradgradcheck(function, (x, w, branch), check_fwd_over_rev=True)
 
 
 @pytest.mark.parametrize("groups", [(), (2,)], ids=["one group", "two groups"])

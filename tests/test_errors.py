@@ -139,7 +139,7 @@ CALLS = [
         "gain: got torch.float32, needs that of weight, torch.float16",
     ),
     (lambda: link(X, W, BASIS, base=X), ValueError, "base_weight: got None with base"),
-    (lambda: link(X, W, BASIS, base_weight=X), ValueError, "base: got None with base_weight"),
+    (lambda: link(X, W, BASIS, base_weight=X), ValueError, r"base_weight: got shape \(4, 2\)"),
     (
         lambda: link(X, W, BASIS, base=X[:1], base_weight=W[:, 0].mT),
         ValueError,

@@ -257,3 +257,51 @@ def test_autocast_takes_every_dtype(lowest, x_dtype, layer_dtype, backend):
     for t, other in zip(layer.parameters(), wide.parameters(), strict=True):
         assert t.grad.dtype == t.dtype and difference(t.grad, other.grad) < 2e-2
     assert x.grad.dtype == x.dtype
+
+
+def test_the_usual_activation_leaves_no_values_behind():
+    """SiLU is made of x where it is needed: of x's shape nothing but x is saved."""
+    for activation, count in ((torch.nn.SiLU, 1), (torch.nn.Tanh, 2)):
+        layer, saved = KANLinear(6, 4, base_activation=activation), {}
+        x = torch.randn(50, 6, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: saved.setdefault(t.data_ptr(), t), lambda t: t
+        ):
+            layer(x)
+        assert sum(t.shape == x.shape for t in saved.values()) == count
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_hooks_of_the_activation_are_called(everywhere):
+    layer, x = KANLinear(3, 2), torch.randn(20, 3)
+    usual, heard = layer(x), []
+
+    def double(module, inputs, output):
+        if module is layer.base_activation:
+            heard.append(output)
+            return 2 * output
+
+    register = (
+        torch.nn.modules.module.register_module_forward_hook
+        if everywhere
+        else layer.base_activation.register_forward_hook
+    )
+    handle = register(double)
+    try:
+        changed = layer(x)
+    finally:
+        handle.remove()
+    torch.testing.assert_close(changed, usual + torch.nn.functional.silu(x) @ layer.base_weight.T)
+    assert len(heard) == 1 and torch.equal(layer(x), usual)
+
+
+def test_an_activation_in_place_comes_first():
+    """As in the peer: the splines get what the activation made of x."""
+    layer = KANLinear(3, 2, base_activation=lambda: torch.nn.SiLU(inplace=True))
+    x = torch.randn(20, 3)
+    activated = torch.nn.functional.silu(x)
+    weight = layer.scaled_spline_weight
+    expected = activated @ layer.base_weight.T + torch.einsum(
+        "nik,oik->no", layer.b_splines(activated), weight
+    )
+    torch.testing.assert_close(layer(x.clone()), expected)

@@ -77,15 +77,21 @@ inline void multiply_tile(const S* w, int64_t w_row, int64_t outputs, const Phi&
   });
 }
 
-// to[row, o] = y[row, o]
-template <class T, class S>
-inline void store_rows(const Blocks<T>& y, int rows, int64_t outputs, S* to, int64_t ld) {
+// to[row, o] = y[row, o], a vector at a time changed by change(v, row, o)
+template <class T, class S, class Change>
+inline void store_rows(const Blocks<T>& y, int rows, int64_t outputs, S* to, int64_t ld, Change&& change) {
   over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
     constexpr int L = Simd<T>::lanes;
     for (int r = 0; r < rows; ++r)
       for (int q = 0; q < Q; ++q)
-        store_some_as<T>(to + r * ld + o + q * L, load(y.at(o) + r * row_stride<T, Q>() + q * L), outputs - o - q * L);
+        store_some_as<T>(to + r * ld + o + q * L, change(load(y.at(o) + r * row_stride<T, Q>() + q * L), r, o + q * L),
+                         outputs - o - q * L);
   });
+}
+
+template <class T, class S>
+inline void store_rows(const Blocks<T>& y, int rows, int64_t outputs, S* to, int64_t ld) {
+  store_rows(y, rows, outputs, to, ld, [](Vector<T> v, int, int64_t) INLINED { return v; });
 }
 
 }  // namespace HOF_VARIANT

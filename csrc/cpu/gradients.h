@@ -2,7 +2,7 @@
 // pass: what a backward pass asks for. A tile is looked up and its g packed once for both.
 #pragma once
 
-#include "base.h"
+#include "branch.h"
 #include "sum_batch.h"
 #include "sum_outputs.h"
 #include "transpose.h"
@@ -16,13 +16,13 @@ struct GradientsScratch {
   BatchScratch<T> batch;
   T* by_columns;
   OutputsRoom<T> room;
-  T* base;
+  T* branch;
 
   GradientsScratch(const Problem<T>& v, bool apart, const Problem<T>* r, const Cut& cut, Arena& arena)
       : batch(v, cut, apart, arena) {
     by_columns = arena.take<T>(r && v.basis.product() ? packed_outputs(v, cut.rows) : 0);
     if (r) room.lay(*r, cut.rows, arena);
-    base = arena.take<T>(base_numbers(v, cut.rows));
+    branch = arena.take<T>(branch_numbers(v, cut.rows));
   }
 };
 
@@ -42,7 +42,7 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
   Tile<T>& tile = own.batch.tile;
   Blocks<T> rows_of_g{}, columns_of_g{};
   const InputsPart part(v, cut, unit);
-  if (v.base) clear_base(v, part.e, part.first, part.end);
+  if (v.branch) clear_branch(v, part.e, part.first, part.end);
   over_tiles(
       v, cut, unit, own.batch,
       [&](int64_t e, int64_t row, int rows, bool first_pass) {
@@ -51,7 +51,7 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
           rows_of_g = pack_rows<T>(g, v.g_row, rows, v.outputs, own.batch.g);
           if (r && product) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, own.by_columns);
         });
-        if (v.base && first_pass) add_base_gradients<S>(v, {e, row, rows}, part.first, part.end, rows_of_g, own.base);
+        if (v.branch && first_pass) add_branch_gradients<S>(v, {e, row, rows}, part.first, part.end, rows_of_g, own.branch);
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* sums) {
         tile.prepare(v, e, row, rows, input, slots);

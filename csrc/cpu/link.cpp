@@ -9,45 +9,53 @@ namespace {
 
 using namespace hof;
 
-// The base branch of a link of these operands: values like x, weight [(groups,) outputs, inputs].
+// The base branch of a link of these operands: values like x, or null, weight [(groups,) outputs, inputs].
 template <class T>
-Base<T> read_base(const Problem<T>& p, const Tensor& w, const Tensor& values, const Tensor& weight) {
-  const Grouped rows(values, 3), like(weight, 3);
+Branch<T> read_branch(const Problem<T>& p, const Tensor& w, const Tensor* values, const Tensor& weight) {
   const int64_t sizes[3] = {p.groups, p.batch, p.inputs}, needed[3] = {p.groups, p.outputs, p.inputs};
-  STD_TORCH_CHECK(std::equal(sizes, sizes + 3, rows.size) && (rows.stride[2] == 1 || p.inputs == 1 || values.numel() == 0),
-                  "base");
+  const Grouped like(weight, 3);
   STD_TORCH_CHECK(std::equal(needed, needed + 3, like.size) && weight.is_contiguous(), "base_weight");
-  STD_TORCH_CHECK(values.scalar_type() == w.scalar_type() && weight.scalar_type() == w.scalar_type(), "dtypes differ");
-  return {values.const_data_ptr(), rows.stride[0], rows.stride[1], weight.const_data_ptr(), nullptr, nullptr, storage_of<T>(w)};
+  STD_TORCH_CHECK(weight.scalar_type() == w.scalar_type(), "dtypes differ");
+  Branch<T> branch{};
+  branch.weight = weight.const_data_ptr(), branch.storage = storage_of<T>(w);
+  if (values) {
+    const Grouped rows(*values, 3);
+    STD_TORCH_CHECK(std::equal(sizes, sizes + 3, rows.size) && (rows.stride[2] == 1 || p.inputs == 1 || values->numel() == 0),
+                    "base");
+    STD_TORCH_CHECK(values->scalar_type() == w.scalar_type(), "dtypes differ");
+    branch.values = values->const_data_ptr(), branch.group = rows.stride[0], branch.row = rows.stride[1];
+  }
+  return branch;
 }
 
 // y and the packed coefficients, which the backward pass reads.
 std::tuple<Tensor, Tensor> link_output(Tensor x, Tensor weight, Optional gain, Optional base, Optional base_weight, Tensor domain,
                                        Tensor knots, Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa) {
-  STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && base.has_value() == base_weight.has_value(), "malformed call");
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && (base_weight || !base), "malformed call");
   const Operands basis{domain, knots, tables, start, layout};
   const Tensor w = packed(weight, pointer(gain), isa);
   return {basis.compute([&]<class T>() {
     auto [p, y] = read_problem<T>(SUM_INPUTS, x, &w, nullptr, nullptr, basis.read<T>(x.size(x.dim() - 1)));
-    if (!base) return run(SUM_INPUTS, p, y, isa);
-    Base<T> branch = read_base(p, w, *base, *base_weight);
+    if (!base_weight) return run(SUM_INPUTS, p, y, isa);
+    Branch<T> branch = read_branch(p, w, pointer(base), *base_weight);
     const Tensor by_inputs = transposed(*base_weight, isa);
-    branch.weight = by_inputs.const_data_ptr(), p.base = &branch;
+    branch.weight = by_inputs.const_data_ptr(), p.branch = &branch;
     return run(SUM_INPUTS, p, y, isa);
   }), w};
 }
 
 // The gradients of weight and gain; and that of x, of the basis `steep`, if this is given: in one pass over the rows where
-// the inputs are enough for all threads. Those of a base branch are filled in the same pass.
+// the inputs are enough for all threads. Those of a branch are filled in the same pass; that of silu(x) first, for the other
+// gradient of x to be added to.
 template <class T>
 std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& weight,
                                                         const Tensor* gain, const Basis<T>& basis, const Basis<T>* steep,
-                                                        const Base<T>* base, int64_t isa) {
+                                                        Branch<T>* branch, int64_t isa) {
   Problem<T> v = read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis), r{};
   const Grouped like(weight, 4);
   const int64_t sizes[4] = {v.groups, v.inputs, v.basis.size, v.outputs};
   STD_TORCH_CHECK(std::equal(sizes, sizes + 4, like.size), "weight");
-  v.base = base;
+  v.branch = branch;
   const Kernels<T>& kernels = variant<T>(isa);
   const int threads = int(torch::stable::get_num_threads());
 
@@ -57,40 +65,39 @@ std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const T
   const StackGradients<T>* to = there ? &there->to : nullptr;
   Optional sums, slope;
   if (!gain && weight.is_contiguous())
-    std::tie(v, sums) = read_problem<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis), v.base = base;
+    std::tie(v, sums) = read_problem<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis), v.branch = branch;
   else if (!there)
     sums = empty_wide<T>(weight), v.result = sums->mutable_data_ptr();
-  if (weight.numel() == 0 || (steep && kernels.cut_gradients(v, to, nullptr, threads).units < threads)) {
-    if (steep) slope = run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep, isa);
-    steep = nullptr;
-  }
   if (steep) std::tie(r, slope) = read_problem<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep);
+  if (steep && branch && !branch->values) branch->of_values = r.result, r.branch = branch;
+  const bool together = steep && weight.numel() != 0 && kernels.cut_gradients(v, to, nullptr, threads).units >= threads;
   if (weight.numel() != 0) {
-    const Problem<T>* slopes = steep ? &r : nullptr;
+    const Problem<T>* slopes = together ? &r : nullptr;
     const Cut cut = kernels.cut_gradients(v, to, slopes, threads);
     over_units(cut, [&](int64_t unit, char* scratch) { kernels.run_gradients(v, to, slopes, cut, unit, scratch); });
   }
+  if (steep && !together) slope = run(SUM_OUTPUTS, r, *slope, isa);
   auto [of_weight, of_gain] = there ? there->given() : unpacked(*sums, weight, gain, isa);
   return {of_weight, of_gain, slope};
 }
 
 // The gradients of x, weight, gain, base and base_weight from that of y, those not wanted without a number: torch loops over
 // batches of cotangents only for operators that return tensors. w is what `link_output` packed; tables hold the derivative,
-// too. A base comes only where the gradient of weight is wanted.
+// too. A base branch comes only where the gradient of weight is wanted; of silu(x), its gradient is in that of x.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> link_gradients(
     Tensor g, Tensor x, Tensor w, Tensor weight, Optional gain, Optional base, Optional base_weight, Tensor domain, Tensor knots,
     Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa, bool of_x, bool of_weight,
     bool of_base) {
-  STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && base.has_value() == base_weight.has_value(), "malformed call");
-  STD_TORCH_CHECK(base ? of_weight : !of_base, "malformed call");
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && (base_weight || !base), "malformed call");
+  STD_TORCH_CHECK((of_weight || !base_weight) && (base || !of_base), "malformed call");
   const Operands basis{domain, knots, tables, start, layout};
   return basis.compute([&]<class T>() -> std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> {
     const int64_t inputs = x.size(x.dim() - 1);
     const Basis<T> own = basis.read<T>(inputs), steep = basis.read<T>(inputs, of_x);
     Optional slope, v, scales, values, sums;
-    Base<T> branch;
-    if (base) {
-      branch = read_base(read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, own), w, *base, *base_weight);
+    Branch<T> branch;
+    if (base_weight) {
+      branch = read_branch(read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, own), w, pointer(base), *base_weight);
       sums = empty_wide<T>(*base_weight);
       branch.of_weight = sums->template mutable_data_ptr<T>();
       if (of_base) values = empty(*base), branch.of_values = values->mutable_data_ptr();
@@ -98,10 +105,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> link_gradients(
     }
     if (of_weight)
       std::tie(v, scales, slope) = weight_gradients<T>(g, x, w, weight, pointer(gain), own, of_x ? &steep : nullptr,
-                                                       base ? &branch : nullptr, isa);
+                                                       base_weight ? &branch : nullptr, isa);
     else if (of_x)
       slope = run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, steep, isa);
-    if (base && branch.storage != Storage::SAME) {  // sums are as wide as numbers are computed with
+    if (base_weight && branch.storage != Storage::SAME) {  // sums are as wide as numbers are computed with
       Tensor rounded = empty(*base_weight);
       torch::stable::copy_(rounded, *sums);
       sums = rounded;

@@ -2,7 +2,7 @@
 // of many inputs: parts of the inputs, each with sums of its own, which `add_parts` adds up.
 #pragma once
 
-#include "base.h"
+#include "branch.h"
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -10,12 +10,12 @@ namespace HOF_VARIANT {
 template <class T>
 struct InputsScratch {
   Tile<T> tile;
-  T *y, *base;
+  T *y, *branch;
 
   InputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
     tile.lay(p.basis, cut.rows, arena);
     y = arena.take<T>(cut.rows * padded(by_inputs(p) ? p.outputs : std::min(cut.part, p.outputs), Simd<T>::lanes));
-    base = arena.take<T>(base_numbers(p, cut.rows));
+    branch = arena.take<T>(branch_numbers(p, cut.rows));
   }
 };
 
@@ -105,7 +105,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
         }
     });
   }
-  if (p.base) add_base(p, {e, row, rows}, input, end, static_cast<const S*>(p.base->weight) + first, outputs, y, room.base);
+  if (p.branch) add_branch(p, {e, row, rows}, input, end, static_cast<const S*>(p.branch->weight) + first, outputs, y, room.branch);
 
   with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
     const int64_t group = apart ? part * p.groups + e : e;  // of the part's own sums, or of the result

@@ -135,7 +135,7 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
   }
 }
 
-// The columns of inputs [input, input + slots) become rows of the result.
+// The columns of inputs [input, input + slots) become rows of the result, or are added to what a branch has given there.
 template <class T>
 inline void store_columns(const Problem<T>& p, int64_t e, int64_t row, int rows, int64_t input, int slots,
                           const T* columns) {
@@ -148,10 +148,15 @@ inline void store_columns(const Problem<T>& p, int64_t e, int64_t row, int rows,
         Vector<T> v[L];
         for (int l = 0; l < L; ++l) v[l] = load(columns + int64_t(k + l) * rows + done);
         transpose<T>(v);
+        if (p.branch)
+          for (int l = 0; l < L; ++l) v[l] += load_some_as<T>(result + (done + l) * p.inputs + k, slots - k);
         for (int l = 0; l < L; ++l) store_some_as<T>(result + (done + l) * p.inputs + k, v[l], slots - k);
       }
     for (int r = done; r < rows; ++r)
-      for (int k = 0; k < slots; ++k) result[r * p.inputs + k] = columns[int64_t(k) * rows + r];
+      for (int k = 0; k < slots; ++k) {
+        auto& to = result[r * p.inputs + k];
+        to = columns[int64_t(k) * rows + r] + (p.branch ? value_as<T>(to) : T(0));
+      }
   });
 }
 

@@ -20,7 +20,7 @@ void start_outputs(const Problem<T>& p, const Cut& cut, int64_t unit, char* scra
 template <class T>
 void start_gradients(const Problem<T>& v, const StackGradients<T>* to, const Problem<T>* r, const Cut& cut, int64_t unit,
                      char* scratch) {
-  const Storage stored = r ? r->w_storage : v.base ? v.base->storage : Storage::SAME;
+  const Storage stored = r ? r->w_storage : v.branch ? v.branch->storage : Storage::SAME;
   with_storage<T>(r ? r->w : nullptr, stored, [&](auto* w) { run_gradients(v, to, r, w, cut, unit, scratch); });
 }
 
