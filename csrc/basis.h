@@ -36,6 +36,22 @@ struct Basis {
 // Each variant of the kernels compiles what follows for its own instruction set.
 namespace HOF_VARIANT {
 
+// segment[r], found among those inside, becomes that among all.
+template <class T>
+HOF_BOTH inline void count_outside(const Basis<T>& basis, int64_t input, const T* __restrict x, int rows,
+                                   int32_t* __restrict segment) {
+  if (basis.outer == NONE) return;
+  const T low = basis.domain[input * basis.domain_stride], high = basis.domain[input * basis.domain_stride + 1];
+  const int inner = basis.inner();
+  for (int r = 0; r < rows; ++r) segment[r] = x[r] < low ? 0 : x[r] > high ? inner + 1 : segment[r] + 1;
+}
+
+// The knots between segments inside.
+template <class T>
+HOF_BOTH inline const T* inner_knots(const Basis<T>& basis, int64_t input) {
+  return basis.knots + input * basis.knots_stride + (basis.outer == NONE ? 1 : 2);
+}
+
 // segment[r] of x[r] for one input; NaN is in the first one inside.
 template <class T>
 HOF_BOTH inline void locate(const Basis<T>& basis, int64_t input, const T* __restrict x, int rows,
@@ -53,7 +69,7 @@ HOF_BOTH inline void locate(const Basis<T>& basis, int64_t input, const T* __res
       segment[r] = int32_t(position);
     }
   } else {
-    const T* knots = basis.knots + input * basis.knots_stride + (basis.outer == NONE ? 1 : 2);
+    const T* knots = inner_knots(basis, input);
     if (rows > 1 && inner <= 128) {  // counting the knots on the left beats a search
       auto count_knots = [&](int first, int some) {
         int32_t passed[64] = {};  // of so many rows in registers
@@ -79,9 +95,7 @@ HOF_BOTH inline void locate(const Basis<T>& basis, int64_t input, const T* __res
       }
     }
   }
-  if (basis.outer != NONE) {
-    for (int r = 0; r < rows; ++r) segment[r] = x[r] < low ? 0 : x[r] > high ? inner + 1 : segment[r] + 1;
-  }
+  count_outside(basis, input, x, rows, segment);
 }
 
 // The nearest integer, ties to even; V is T or a vector of T.

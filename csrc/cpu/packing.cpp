@@ -156,10 +156,11 @@ std::optional<WeightGradients<T>> WeightGradients<T>::of(const Tensor& weight, c
   const Grouped w(weight, 4);
   check_gain(weight, w, gain);
   if ((!gain && weight.is_contiguous()) || !by_blocks(weight, gain)) return std::nullopt;
-  WeightGradients own{{}, empty_as(weight, true), {}, {}, {}};
+  WeightGradients own{{}, empty_as(weight, true), {}, {}, {}, {}, isa};
   if (gain) {
     own.of_gain = empty_as(*gain, true), own.factors = factors_of<T>(*gain, w, isa);
     own.sums = gain->is_contiguous() && storage_of<T>(*gain) == Storage::SAME ? *own.of_gain : empty_wide<T>(*gain);
+    own.stack = {w.size[0], w.size[1], w.size[3], own.sums->const_data_ptr(), nullptr, 1, Storage::SAME};
   }
   own.to = {stack_of<T>(weight, pointer(own.factors)), own.of_weight.mutable_data_ptr(),
             own.sums ? own.sums->template mutable_data_ptr<T>() : nullptr};
@@ -168,7 +169,11 @@ std::optional<WeightGradients<T>> WeightGradients<T>::of(const Tensor& weight, c
 
 template <class T>
 std::tuple<Tensor, Optional> WeightGradients<T>::given() {
-  if (of_gain && of_gain->const_data_ptr() != sums->const_data_ptr()) torch::stable::copy_(*of_gain, *sums);
+  if (!of_gain || of_gain->const_data_ptr() == sums->const_data_ptr()) return {of_weight, of_gain};
+  if (storage_of<T>(*of_gain) == Storage::SAME)
+    transpose<T>(stack, of_gain->mutable_data_ptr(), isa);
+  else
+    torch::stable::copy_(*of_gain, *sums);
   return {of_weight, of_gain};
 }
 

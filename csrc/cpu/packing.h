@@ -17,6 +17,8 @@ struct WeightGradients {
   StackGradients<T> to;
   Tensor of_weight;
   Optional of_gain, factors, sums;  // gain and its gradients as kernels read and give them
+  Stack stack;                      // of the sums, which become of_gain, if they are not it
+  int64_t isa;
 
   // None for a weight or gain that lies in another way, or is packed as it is.
   static std::optional<WeightGradients> of(const Tensor& weight, const Tensor* gain, int64_t isa);

@@ -214,10 +214,36 @@ inline bool sort_few(const int32_t* segment, const T* x, int rows, int segments,
   offset[segments] = at;
   return true;
 }
+// passed[r]: how many of at most 31 increasing knots x[r] has passed, by halves within two registers. Whole vectors are
+// read and written. False where the knots are more.
+inline bool count_few(const float* knots, int count, const float* x, int rows, int32_t* passed) {
+  if (count > 31) return false;
+  const __m512 none = _mm512_set1_ps(__builtin_nanf(""));  // which no number passes
+  const __m512 low = _mm512_mask_loadu_ps(none, first_lanes<float>(count), knots);
+  const __m512 high = _mm512_mask_loadu_ps(none, first_lanes<float>(count - 16), knots + 16);
+  for (int r = 0; r < rows; r += 16) {
+    const __m512 number = _mm512_loadu_ps(x + r);
+    __m512i at = _mm512_setzero_si512();
+    UNROLLED for (int half = 16; half > 0; half /= 2) {
+      const __m512 knot = _mm512_permutex2var_ps(low, _mm512_add_epi32(at, _mm512_set1_epi32(half - 1)), high);
+      at = _mm512_mask_add_epi32(at, _mm512_cmp_ps_mask(number, knot, _CMP_GE_OQ), at, _mm512_set1_epi32(half));
+    }
+    _mm512_storeu_si512(passed + r, at);
+  }
+  return true;
+}
+
+// Of 16 doubles a register holds too few.
+inline bool count_few(const double*, int, const double*, int, int32_t*) { return false; }
 #else
 // Without instructions for it.
 template <class T>
 inline bool sort_few(const int32_t*, const T*, int, int, int32_t*, T*, int32_t*) {
+  return false;
+}
+
+template <class T>
+inline bool count_few(const T*, int, const T*, int, int32_t*) {
   return false;
 }
 #endif

@@ -214,7 +214,11 @@ struct Tile {
   // Not inlined: among other code the compiler gathers x number by number for each knot.
   __attribute__((noinline)) static void locate_rows(const Basis<T>& basis, int64_t input, const T* column, int rows,
                                                     int32_t* segment) {
-    locate(basis, input, column, rows, segment);
+    const int inner = basis.inner();
+    if (!basis.uniform && inner > 1 && rows > 1 && count_few(inner_knots(basis, input), inner - 1, column, rows, segment))
+      count_outside(basis, input, column, rows, segment);
+    else
+      locate(basis, input, column, rows, segment);
   }
 
   // Sorts one input's rows by segment: fills order, offset and u (x in that order).
