@@ -17,7 +17,7 @@ struct Branch {
   const void* values;  // stored like w, `row` from one row to the next; null: silu(x)
   int64_t group, row;
   const void* weight;  // contiguous and stored like w: [groups, inputs, outputs] for y, [groups, outputs, inputs] for gradients
-  void* of_values;     // contiguous, stored like values; those of silu(x) times its slope; null: not wanted
+  void* of_values;     // contiguous, stored like values, or like x, times the slope of silu(x); null: not wanted
   T* of_weight;        // [groups, outputs, inputs]
   Storage storage;
 };

@@ -157,8 +157,10 @@ def _branch(
     sums = _multiplied(g.mT, _values(x, base, base_weight)) if of_base_weight else None
     if base is not None or of_values is None or slope is None:
         return slope, of_values, sums
-    sigmoid = x.sigmoid()
-    return slope + of_values * (sigmoid * (1 + x * (1 - sigmoid))), None, sums
+    if torch.is_grad_enabled():  # torch's own has no derivatives
+        sigmoid = x.sigmoid()
+        return slope + of_values * (sigmoid * (1 + x * (1 - sigmoid))), None, sums
+    return slope + torch.ops.aten.silu_backward.default(of_values.to(x.dtype), x), None, sums
 
 
 def _values(x: Tensor, base: Tensor | None, base_weight: Tensor) -> Tensor:

@@ -272,19 +272,15 @@ class KAN(nn.Module):
 
 
 def _plain_silu(activation: nn.Module) -> bool:
-    """Whether `link`, whose branch is of silu(x) by itself, may take its place: nobody listens to it."""
-    if type(activation) is not nn.SiLU or activation.inplace:
+    """Whether `link`, whose branch is of silu(x) by itself, may take its place: nobody could tell."""
+    if type(activation) is not nn.SiLU or activation.inplace or "forward" in activation.__dict__:
         return False
-    everywhere = nn.modules.module
     return not (
         activation._forward_hooks
         or activation._forward_pre_hooks
         or activation._backward_hooks
         or activation._backward_pre_hooks
-        or everywhere._global_forward_hooks
-        or everywhere._global_forward_pre_hooks
-        or everywhere._global_backward_hooks
-        or everywhere._global_backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()
     )
 
 

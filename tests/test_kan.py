@@ -271,6 +271,26 @@ def test_the_usual_activation_leaves_no_values_behind():
         assert sum(t.shape == x.shape for t in saved.values()) == count
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 3e-3), (torch.float16, 4e-4)], ids=str)
+@pytest.mark.parametrize("frozen", ["base_weight", "spline_weight", "spline_scaler", ""])
+def test_slopes_of_16_bits_are_rounded_once(dtype, most, frozen):
+    """Of splines and of SiLU, and their sum: SiLU's slope rounded at every step would double the error."""
+    layer = KANLinear(40, 30)
+    exact, x = KANLinear(40, 30).double(), torch.randn(200, 40).to(dtype)
+    layer.to(dtype)
+    exact.load_state_dict(layer.state_dict())
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(name != frozen)
+    cotangent = torch.randn(200, 30).to(dtype)
+    slopes = []
+    for some in (layer, exact):
+        leaf = x.detach().to(some.base_weight.dtype, copy=True).requires_grad_()
+        some(leaf).backward(cotangent.to(leaf.dtype))
+        slopes.append(leaf.grad.double())
+    error = (slopes[0] - slopes[1]).norm() / slopes[1].norm()
+    assert error < most
+
+
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_hooks_of_the_activation_are_called(everywhere):
     layer, x = KANLinear(3, 2), torch.randn(20, 3)
@@ -293,6 +313,13 @@ def test_hooks_of_the_activation_are_called(everywhere):
         handle.remove()
     torch.testing.assert_close(changed, usual + torch.nn.functional.silu(x) @ layer.base_weight.T)
     assert len(heard) == 1 and torch.equal(layer(x), usual)
+
+
+def test_a_forward_of_its_own_is_called():
+    layer, x = KANLinear(3, 2), torch.randn(20, 3)
+    usual = layer(x)
+    layer.base_activation.forward = lambda t: 2 * torch.nn.functional.silu(t)
+    torch.testing.assert_close(layer(x), usual + torch.nn.functional.silu(x) @ layer.base_weight.T)
 
 
 def test_an_activation_in_place_comes_first():

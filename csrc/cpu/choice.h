@@ -57,8 +57,8 @@ INLINED inline bool by_inputs(const Problem<T>& p) {
 template <class T>
 INLINED inline int64_t most_parts(const Problem<T>& p) { return few_rows(p) ? 64 : 2; }
 
-// About 64 rows for each segment, so that a window is worth loading, within what the second-level cache holds of a block of
-// y or g and of the window values of 16 inputs.
+// About 64 rows for each segment and 512 in all, so that a window is worth loading, within what the second-level cache holds
+// of a block of y or g and of the window values of 16 inputs.
 template <class T>
 INLINED inline int tile_rows(const Problem<T>& p) {
   const int64_t segments = p.basis.product() ? 1 : p.basis.segments;

@@ -13,7 +13,10 @@ namespace HOF_VARIANT {
 // 2^k as its bits, for |k| below the bias.
 template <class T, class Integers>
 inline Vector<T> power_of_two(Integers k) {
-  return sizeof(T) == 4 ? Vector<T>((k + 127) << 23) : Vector<T>((k + 1023) << 52);
+  if constexpr (sizeof(T) == 4)
+    return Vector<T>((k + 127) << 23);
+  else
+    return Vector<T>((k + 1023) << 52);
 }
 
 // e^t: n halves or doublings of a Taylor series on |r| <= log(2) / 2. Infinite or 0 beyond what T holds; NaN stays NaN.
