@@ -50,6 +50,8 @@ def explain(layer: nn.Module, x: Tensor) -> Explanation:
     training = [module for module in layer.modules() if module.training]
     hooks = []
     for name, module in layer.named_modules():
+        if type(module).__module__.startswith("torch.nn."):
+            continue  # calls no kernel of ours, and may be left to one while nobody listens
         title = f"{name} ({type(module).__name__})" if name else type(module).__name__
         hooks.append(module.register_forward_pre_hook(lambda *_, title=title: names.append(title)))
         hooks.append(module.register_forward_hook(lambda *_: names.pop() and None, always_call=True))
@@ -69,8 +71,9 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
     """Makes of a backend one that writes down its calls before they run."""
 
     def watched(backend: Backend) -> Backend:
-        def note(x: Tensor, w: Tensor, basis: Operands, coefficients: str = "read as they lie") -> None:
+        def note(x: Tensor, w: Tensor, basis: Operands, coefficients: str = "read as they lie") -> Call:
             calls.append(_described(names[-1] if names else "", backend, x, w, basis, coefficients))
+            return calls[-1]
 
         def sum_inputs(x: Tensor, w: Tensor, s: Tensor | None, basis: Operands) -> Tensor:
             note(x, w, basis)
@@ -105,13 +108,16 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
             return recorder
 
         def link(x: Tensor, weight: Tensor, gain: Tensor | None, *others: Any) -> tuple[Tensor, Tensor]:
-            *_, basis = others
+            base, base_weight, basis = others
             rows, w = (x, weight) if x.dim() == 3 else (x.unsqueeze(0), weight.unsqueeze(0))
             why = "multiplied by the gain" if gain is not None else None
             why = why or (None if weight.is_contiguous() else "outputs do not lie last")
             size = weight.numel() * weight.element_size() / 2**20
             packed = "read as they lie" if why is None else f"{why}: {size:.1f} MiB packed at every call"
-            note(rows, w, basis, packed)
+            call = note(rows, w, basis, packed)
+            if base_weight is not None:
+                values = "silu(x), made of a tile at a time" if base is None else "values given"
+                call.steps["base branch"] = f"matrix products of {values}, in the passes over the rows"
             return whole(x, weight, gain, *others)
 
         return replace(recorder, link=link)

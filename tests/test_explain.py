@@ -76,6 +76,15 @@ def test_coefficients_that_lie_with_outputs_first():
     assert words(ours, torch.rand(9, 64), "coefficients") == "read as they lie"
 
 
+@needs_native
+def test_base_branches_are_explained_as_they_would_run_unwatched():
+    x = torch.rand(9, 64)
+    assert "silu(x), made of a tile" in words(hof.kan.KANLinear(64, 8), x, "base branch")
+    assert "values given" in words(hof.kan.KANLinear(64, 8, base_activation=nn.Tanh), x, "base branch")
+    (call,) = hof.explain(hof.HighOrderLinear(64, 8, hof.bases.lagrange(3)), x)
+    assert "base branch" not in call.steps
+
+
 def test_it_leaves_no_trace():
     layer, x = hof.HighOrderLinear(3, 2, hof.bases.lagrange(3)), torch.rand(4, 3)
     before, backends = layer(x), dict(hof.backends())

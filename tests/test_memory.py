@@ -25,7 +25,7 @@ def test_a_step_holds_no_expansion(kind):
 
     step()
     row_wise = ROWS * SIZE * 4  # bytes of an input, an output or a gradient of one; an expansion has 8 such
-    assert peak_memory(step) < 7 * row_wise
+    assert peak_memory(step) < 5 * row_wise  # nor of silu(x), which would be one more
 
 
 @pytest.mark.skipif(not hof.backends()["cpu"].available, reason="the reference packs its coefficients")
