@@ -79,6 +79,8 @@ def link_nd(x: Tensor, weight: Tensor, bases: Sequence[Basis]) -> Tensor:
     variables but the last multiply `link`'s functions of the last, as its scale. Errors as `link`.
     """
     tensors(x, weight=weight)
+    if not isinstance(bases, Sequence):
+        raise TypeError(f"bases: got {type(bases).__name__}, needs a sequence of Basis")
     sizes = [needs_basis(basis, "bases").size for basis in bases]
     if any(basis.inputs is not None for basis in bases):
         raise ValueError(

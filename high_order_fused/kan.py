@@ -116,6 +116,8 @@ class KANLinear(nn.Module):
         x [N, in]; y [N, in, out], the values of the splines there.
         """
         self._check(x)
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y: got {type(y).__name__}, needs a tensor")
         if y.shape != (*x.shape, self.out_features):
             raise ValueError(f"y: got shape {tuple(y.shape)}, needs {(*x.shape, self.out_features)}")
         splines = self.b_splines(x).transpose(0, 1)

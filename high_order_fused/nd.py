@@ -32,6 +32,8 @@ class HighOrderLinearND(BasisLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(bases, Sequence):
+            raise TypeError(f"bases: got {type(bases).__name__}, needs a sequence of Basis")
         if not bases or any(not isinstance(basis, Basis) or basis.inputs for basis in bases):
             raise ValueError(f"bases: got {bases!r}, needs bases that all features share")
         super().__init__(bases[-1], count("in_features", in_features))

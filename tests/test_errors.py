@@ -184,6 +184,8 @@ CALLS = [
     (lambda: link(X, W, None), TypeError, "basis: got NoneType, needs a Basis"),
     (lambda: product(X, W, "lagrange"), TypeError, "basis: got str, needs a Basis"),
     (lambda: sum_inputs(X[None], W[None], None), TypeError, "basis: got NoneType, needs a Basis"),
+    (lambda: hof.HighOrderLinearND(2, 3, BASIS), TypeError, "bases: got Basis, needs a sequence"),
+    (lambda: link_nd(X[..., None], W, None), TypeError, "bases: got NoneType, needs a sequence"),
     (lambda: link_nd(X[..., None], W, [None]), TypeError, "bases: got NoneType, needs a Basis"),
     (lambda: KANLinear(2, 3)(X.tolist()), TypeError, "x: got list, needs a tensor"),
     (lambda: KANLinear(2, 3)(X.long()), TypeError, "x: got torch.int64, needs float32"),
@@ -206,6 +208,8 @@ CALLS = [
         ValueError,
         "margin: got 0.0 with constant data",
     ),
+    (lambda: KANLinear(2, 3).curve2coeff(X, [1.0]), TypeError, "y: got list, needs a tensor"),
+    (lambda: KANLinear(2, 3).curve2coeff([1.0], X), TypeError, "x: got list, needs a tensor"),
     (lambda: KANLinear(2, 3).curve2coeff(X, X), ValueError, r"y: got shape \(4, 2\), needs \(4, 2, 3\)"),
     (
         lambda: hof.use_backend("fast").__enter__(),
