@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     console.print(tables(result))
     for path in write(result, output, draw_sweep if options.what == "segments" else draw):
         console.print(f"wrote {path}", style="dim", highlight=False)
+    if result["killed"]:
+        sys.exit(f"not measured, their processes were killed: {', '.join(result['killed'])}")
 
 
 def with_progress(

@@ -26,8 +26,10 @@ def call(function: Callable[..., Any], *arguments: Any, tell: Tell | None = None
         sender.close()  # it is there now; here it would keep the pipe open when the process ends
         with receiver, suppress(EOFError):
             while not found.done() or receiver.poll():
-                if receiver.poll(0.1) and tell is not None:
-                    tell(receiver.recv())
+                if receiver.poll(0.1):
+                    text = receiver.recv()  # EOFError if the process has ended
+                    if tell is not None:
+                        tell(text)
         return found.result()
 
 

@@ -6,6 +6,7 @@ decides whether a rival's get new pages at each step, which is up to a third of 
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -45,12 +46,20 @@ def ticks(cases: Iterable[Case], settings: Settings, device: torch.device) -> in
 
 
 def run(cases: Iterable[Case], settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
-    """Measure the cases: plain data, for JSON. tick(what comes next) is called before each part."""
-    return {
-        "stamp": stamp(device),
-        "settings": asdict(settings),
-        "cases": [measure(case, settings, device, tick, apart=device.type == "cpu") for case in cases],
-    }
+    """Measure the cases: plain data, for JSON. tick(what comes next) is called before each part.
+
+    Cases whose process was killed, of want of memory as a rule, are named in "killed"; RuntimeError if all
+    were.
+    """
+    started, measured, killed = stamp(device), [], []
+    for case in cases:
+        try:
+            measured.append(measure(case, settings, device, tick, apart=device.type == "cpu"))
+        except BrokenProcessPool:
+            killed.append(case.name)
+    if not measured:
+        raise RuntimeError(f"nothing was measured: killed were the processes of {', '.join(killed)}")
+    return {"stamp": started, "settings": asdict(settings), "cases": measured, "killed": killed}
 
 
 def measure(

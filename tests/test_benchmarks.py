@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -144,6 +145,27 @@ def test_a_run_writes_a_stamp_ratios_and_a_plot(
     )
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "ours (" in capsys.readouterr().out
+
+
+def test_a_killed_case_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = runner.measure
+
+    def measure(case: Case, *others: Any, **named: Any) -> dict[str, Any]:
+        if case.name == "large":
+            fresh.call(os._exit, 1)
+        return usual(case, *others, **named)
+
+    monkeypatch.setattr(runner, "measure", measure)
+    small, large = replace(TINY, name="small"), replace(TINY, name="large")
+    monkeypatch.setattr(
+        cli, "named", lambda names, _: tuple({"small": small, "large": large}[n] for n in names)
+    )
+    output = tmp_path / "result.json"
+    with pytest.raises(SystemExit, match="killed: large"):
+        cli.main(["--quick", "--cases", "large", "small", "--output", str(output)])
+    assert [entry["case"]["name"] for entry in json.loads(output.read_text())["cases"]] == ["small"]
+    with pytest.raises(RuntimeError, match=r"nothing was measured: .* large"):
+        cli.main(["--quick", "--cases", "large", "--output", str(output)])
 
 
 def test_peak_memory_comes_from_another_process() -> None:
