@@ -61,7 +61,7 @@ test-sanitize: $(READY) ## Run the kernel tests under the address and undefined-
 	@echo "==> Building the kernels with sanitizers"
 	@cd build/sanitize && HOF_SANITIZE=1 $(abspath $(PY)) setup.py -q build_ext --inplace
 	@cd build/sanitize && LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 $(abspath $(PY)) -m pytest -q -p no:cacheprovider tests/test_cpu.py tests/test_conformance.py tests/test_products.py tests/test_conv_kernels.py -k cpu
+		ASAN_OPTIONS=detect_leaks=0 $(abspath $(PY)) -m pytest -q -p no:cacheprovider tests/test_cpu.py tests/test_cpu_links.py tests/test_conformance.py tests/test_products.py tests/test_conv_kernels.py -k cpu
 
 # Needs torch, triton, numpy and pytest alone, of whichever Python runs it: no installation, no compiler.
 gpu-check: ## Run tests, sanitizer and benchmark on this machine's GPU with PYTHON; writes a JSON file

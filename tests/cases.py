@@ -1,4 +1,4 @@
-"""The bases every conformance test runs over: each constructor with each policy it allows."""
+"""The bases every conformance test runs over, each constructor with each policy it allows; sizes of calls."""
 
 import inspect
 
@@ -41,6 +41,7 @@ POLICIES = {
     family: [p for p in OUTSIDE if not (family.startswith("fourier") and p == "linear")]
     for family in FAMILIES
 }
+LAST_POLICIES = [f"{family}-{policies[-1]}" for family, policies in POLICIES.items()]
 CASES = {f"{family}-{policy}": (family, policy) for family in FAMILIES for policy in POLICIES[family]}
 
 
@@ -59,6 +60,23 @@ def constructors():
         and name != "tabulated"
         and inspect.signature(function).return_annotation is bases.Basis
     }
+
+
+# sizes beside those of vectors, register blocks, tiles and cache lines; a few rows in parts of the inputs
+SHAPES = [
+    (1, 1, 1, 1),
+    (1, 2, 3, 2),
+    (2, 3, 17, 2),
+    (1, 16, 16, 16),
+    (1, 33, 5, 63),
+    (1, 300, 7, 65),
+    (2, 65, 19, 37),
+    (2, 4, 150, 70),
+    (1, 530, 33, 130),
+    (1, 1, 2100, 33),
+    (2, 40, 70, 33),  # more rows in two parts of the inputs
+]
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
 
 def points(*shape, dtype=torch.float64, spread=1.6):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import high_order_fused as hof
-from high_order_fused import cpu
+from high_order_fused import cpu, native
 from tests import support
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # products on a GPU that are deterministic
@@ -40,6 +40,17 @@ def _isa(request):
     else:
         with cpu.use_isa(isa):
             yield
+
+
+@pytest.fixture(params=cpu.ISAS)
+def isa(request):
+    """The instruction sets of the C++ kernels, one after the other, where the processor has them."""
+    if native.native_missing() is not None:
+        pytest.skip(f"native: {native.native_missing()}")
+    if cpu.ISAS.index(request.param) > torch.ops.high_order_fused.cpu_isa():
+        pytest.skip(f"this processor has no {request.param}")
+    with cpu.use_isa(request.param):
+        yield request.param
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import high_order_fused as hof
-from high_order_fused import convolved, cpu, native
+from high_order_fused import convolved, native
 from high_order_fused.backends import get
 from high_order_fused.basis import lookup_dtype
 from high_order_fused.geometry import Geometry
@@ -67,14 +67,6 @@ def test_integers_there_and_back():
 
 
 NATIVE = pytest.mark.skipif(native.native_missing() is not None, reason=f"native: {native.native_missing()}")
-
-
-@pytest.fixture(params=cpu.ISAS)
-def isa(request):
-    if native.native_missing() is None and cpu.ISAS.index(request.param) > cpu.ISAS.index(cpu.ISAS[cpu._isa]):
-        pytest.skip(f"this processor has no {request.param}")
-    with cpu.use_isa(request.param):
-        yield
 
 
 BASES = {
