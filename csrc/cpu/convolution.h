@@ -35,7 +35,6 @@ struct ConvScratch {
   T* outputs;              // y or g by places
   T* constants;            // [taps, outputs]: what functions add that are the same number everywhere
   Vector<T>* partial;
-  Relief<T>* relieves;     // of each segment, where all inputs have the same tables
 
   ConvScratch(const Convolution<T>& c, const ImageCut& cut, bool gradients, Arena& arena) {
     const int64_t outputs_padded = padded(gradients ? c.own.outputs : cut.each, Simd<T>::lanes), lines = most_lines(c, cut.lines, gradients);
@@ -48,7 +47,6 @@ struct ConvScratch {
     outputs = arena.take<T>(cut.images * lines * c.extent[1] * c.extent[2] * outputs_padded);
     constants = arena.take<T>(gradients ? 0 : c.taps * c.own.outputs + Simd<T>::lanes);
     partial = reinterpret_cast<Vector<T>*>(arena.take<T>(gradients ? Simd<T>::lanes * (cut.cut.rows + Simd<T>::lanes) : 0));
-    relieves = arena.take<Relief<T>>(gradients ? c.own.basis.segments : 0);
   }
 
   // Of a slot of the tile that begins with this row of a phase.
@@ -232,13 +230,20 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
         for (int64_t i = 0; i < p.inputs; i += some) {
           const int slots = int(std::min<int64_t>(some, p.inputs - i));
           prepare_pixels(left, band, own.places, e, row, rows, i, slots, own.tile, own.placed);
+          own.tile.relieve(basis, i, slots, false);
           for (int slot = 0; slot < slots; slot += together)
             over_segments(basis, own.tile, slot, [&](int t, int begin, int count) {
+              const Relief<T> of_segment = own.tile.relief_of(slot, t);
               const int32_t* placed = own.placed_of(basis, row, slot) + begin;
               const T* phi = own.tile.slot_phi(slot) + begin;
               const auto* w = coefficients + ((i + slot) * K + basis.start[t]) * ld;
               const int64_t ahead = to_next(basis, t) * ld;
               over_pieces<T>(own.pieces, pieces, basis.n * std::min(slots, together), [&]<int N, int Q>(const Piece& piece, int j) {
+                if (!basis.product()) {
+                  auto load = [w, ld, &piece, ahead](auto& to, int f) INLINED { load_piece<T>(to, w + f * ld, ld, piece, ahead); };
+                  return add_window_inputs<T, N, Q>(load, of_segment, j, {placed, count}, phi + int64_t(j) * own.tile.capacity,
+                                                    own.tile.capacity, own.outputs + piece.at, piece.width);
+                }
                 auto read = [&](auto& window) INLINED {
                   UNROLLED for (int f = 0; f < N; ++f) {
                     const int input = together == 1 ? 0 : (j + f) / basis.n;  // of those that are as one

@@ -33,24 +33,25 @@ inline void add_pixels(const Convolution<T>& c, const Relief<T>& of, ConvScratch
                        T* v) {
   const Tile<T>& tile = own.tile;
   const int64_t K = c.own.basis.size, ld = c.taps * c.own.outputs;
-  auto add = [&]<int N, int Q>(const Piece& piece, const int32_t* placed, const T* phi, int count, T* to) {
-    fetch_piece<T, N, Q>(to, ld, piece);
-    auto give = [&](const auto& sums) INLINED { add_piece<T, N, Q>(sums, to, ld, piece); };
-    add_batch<T, N, Q>({placed, count}, phi, tile.capacity, own.outputs + piece.at, piece.width, give);
+  auto add_run = [&]<int N, int Q>(const Piece& piece, const Relief<T>& relief, int j, const Run& run, const T* phi, T* to) {
+    fetch_piece<T, N, Q>(to + j * ld, ld, piece);
+    auto add = [to, ld, &piece](const auto& sums, int f) INLINED { add_piece<T>(sums, to + f * ld, ld, piece); };
+    add_window_batch<T, N, Q>(add, relief, j, run, phi, tile.capacity, own.outputs + piece.at, piece.width);
   };
   over_pieces<T>(own.pieces, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int first) {
     const int j = of.skipped + first;
     for (int slot = 0; slot < slots; ++slot)
       over_segments(c.own.basis, tile, slot, [&](int t, int begin, int count) {
-        add.template operator()<N, Q>(piece, own.placed_of(c.own.basis, row, slot) + begin,
-                                      tile.slot_phi(slot) + int64_t(j) * tile.capacity + begin, count,
-                                      v + (slot * K + c.own.basis.start[t] + j) * ld);
+        const Relief<T> relief = c.own.basis.product() ? Relief<T>{} : tile.relief_of(slot, t);
+        add_run.template operator()<N, Q>(piece, relief, j, {own.placed_of(c.own.basis, row, slot) + begin, count},
+                                          tile.slot_phi(slot) + int64_t(j) * tile.capacity + begin,
+                                          v + (slot * K + c.own.basis.start[t]) * ld);
       });
   });
   if (!of.skipped) return;
   std::fill_n(tile.phi, tile.rows, T(1));
   over_pieces<T>(own.pieces, pieces, 1, [&]<int N, int Q>(const Piece& piece, int) {
-    add.template operator()<N, Q>(piece, own.places.place + row, tile.phi, tile.rows, v);
+    add_run.template operator()<N, Q>(piece, Relief<T>{}, 0, {own.places.place + row, tile.rows}, tile.phi, v);
   });
 }
 
@@ -71,17 +72,16 @@ inline void finish_first(const Convolution<T>& c, const Relief<T>& of, int slots
 
 // The gradient of x at the rows of a tile that is evaluated over the derivative basis.
 template <class T, class S, class R>
-inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int64_t row, int64_t input,
-                        int slots, const S* w, R* of_x) {
+inline void pull_pixels(const Convolution<T>& c, const ConvScratch<T>& own, int64_t pieces, int64_t row, int slots,
+                        const S* w, R* of_x) {
   constexpr int L = Simd<T>::lanes;
   const Basis<T>& basis = c.steep.basis;
   const Tile<T>& tile = own.tile;
   const int64_t ld = c.taps * c.own.outputs, plane = c.x_size[0] * c.x_size[1] * c.x_size[2];
-  const Reliefs<T> relieves(basis, own.relieves);
   for (int slot = 0; slot < slots; ++slot) {
     const int32_t* placed = own.placed_of(basis, row, slot);
     over_segments(basis, tile, slot, [&](int t, int begin, int count) {
-      const Relief<T> of = relieves.of(input + slot, t);
+      const Relief<T> of = tile.relief_of(slot, t);
       const int64_t ahead = to_next(basis, t) * ld;
       over_pieces<T>(own.slopes, pieces, tile.n - of.skipped, [&]<int N, int Q>(const Piece& piece, int j) {
         auto read = [&](auto& window) INLINED {
@@ -120,7 +120,7 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
   ConvScratch<T> own(c, cut, true, arena);
   const Relief<T> of = left_out(p);
   // functions with a slope of their own, of all units whose inputs share a cache line
-  const int left = c.of_x ? p.basis.n - relief(c.steep.basis, input - input % SLOTS, 0).skipped : 1;
+  const int left = c.of_x ? p.basis.n - relief(c.steep.basis, input - input % SLOTS, 0, true).skipped : 1;
   T* v = !c.of_w ? nullptr : (part ? c.of_parts + (part - 1) * p.groups * p.inputs * each : c.of_w) + (e * p.inputs + input) * each;
   if (v) std::fill_n(v, slots * each, T(0));
   for (int64_t tile = tiles * part / cut.parts; tile < tiles * (part + 1) / cut.parts; ++tile) {
@@ -137,12 +137,14 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
         for (int64_t i = input; i < input + slots; i += some) {
           const int few = int(std::min<int64_t>(some, input + slots - i));
           prepare_pixels(c, band, own.places, e, row, rows, i, few, own.tile, own.placed);
+          own.tile.relieve(p.basis, i, few, false);
           if (v) add_pixels(c, of, own, pieces, row, few, v + (i - input) * each);
           if (!c.of_x) continue;
           own.tile.evaluate(c.steep, i, few);
+          own.tile.relieve(c.steep.basis, i, few, true);
           with_storage<T>(p.w, p.w_storage, [&](auto* w) {
             with_storage<T>(c.of_x, p.x_storage, [&](auto* of_x) {
-              pull_pixels(c, own, slopes, row, i, few, w + (e * p.inputs + i) * each,
+              pull_pixels(c, own, slopes, row, few, w + (e * p.inputs + i) * each,
                           of_x + (band.image * p.groups * p.inputs + e * p.inputs + i) * plane);
             });
           });

@@ -55,11 +55,13 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* sums) {
         tile.prepare(v, e, row, rows, input, slots);
+        tile.relieve(v.basis, input, slots, false);
         add_tile(v, tile, rows_of_g, slots, sums);
         if (!r) return;
         const S* w = coefficients + (e * v.inputs + input) * v.basis.size * v.outputs;
         tile.evaluate(*r, input, slots);
-        outputs_of_tile(*r, tile, product ? columns_of_g : rows_of_g, w, input, slots, own.room);
+        tile.relieve(r->basis, input, slots, true);
+        outputs_of_tile(*r, tile, product ? columns_of_g : rows_of_g, w, slots, own.room);
         store_columns(*r, e, row, rows, input, slots, own.room.columns);
       },
       [&](int64_t e, int64_t from, int64_t end, const T* sums) {

@@ -3,9 +3,6 @@
 // on the fly.
 #pragma once
 
-#include <cmath>
-#include <limits>
-
 #include "tile.h"
 
 namespace hof {
@@ -34,8 +31,9 @@ INLINED inline void fetch_row(const T* g, const Run& run, int r, int64_t row, in
   UNROLLED for (int q = 0; q < Q; ++q) __builtin_prefetch(later + q / B * block + q % B * L);
 }
 
-// y[row, block] += sum_j phi[j, row] w[j, block], over the rows of one segment; read(w) loads the window.
-template <class T, int N, int Q, class Read>
+// y[row, block] += sum_j phi[j, row] w[j, block], over the rows of one segment; read(w) loads the window. Constant: 1 in
+// place of the first phi. (Additions have units of their own, besides those that multiply and add.)
+template <class T, int N, int Q, bool Constant = false, class Read>
 ROW_LOOP void add_inputs(const Read& read, const Run run, const T* phi, int64_t ld, T* y, int64_t y_row) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> w[N][Q];
@@ -45,7 +43,7 @@ ROW_LOOP void add_inputs(const Read& read, const Run run, const T* phi, int64_t 
     Vector<T> a[Q];
     UNROLLED for (int q = 0; q < Q; ++q) a[q] = load(to + q * L);
     UNROLLED for (int j = 0; j < N; ++j)
-      UNROLLED for (int q = 0; q < Q; ++q) a[q] += w[j][q] * phi[j * ld + r];
+      UNROLLED for (int q = 0; q < Q; ++q) a[q] += Constant && j == 0 ? w[j][q] : w[j][q] * phi[j * ld + r];
     UNROLLED for (int q = 0; q < Q; ++q) store(to + q * L, a[q]);
   }
 }
@@ -71,8 +69,8 @@ inline void clear(Vector<T> (&v)[N][Q]) {
     UNROLLED for (int q = 0; q < Q; ++q) v[j][q] = Vector<T>{};
 }
 
-// give(v) for v[j, block] = sum over rows of phi[j, row] g[row, block].
-template <class T, int N, int Q, class Give>
+// give(v) for v[j, block] = sum over rows of phi[j, row] g[row, block]. Constant: as above.
+template <class T, int N, int Q, bool Constant = false, class Give>
 ROW_LOOP void add_batch(const Run run, const T* phi, int64_t ld, const T* g, int64_t g_row, const Give& give) {
   constexpr int L = Simd<T>::lanes;
   Vector<T> sums[N][Q];
@@ -83,7 +81,7 @@ ROW_LOOP void add_batch(const Run run, const T* phi, int64_t ld, const T* g, int
     Vector<T> b[Q];
     UNROLLED for (int q = 0; q < Q; ++q) b[q] = load(from + q * L);
     UNROLLED for (int j = 0; j < N; ++j)
-      UNROLLED for (int q = 0; q < Q; ++q) sums[j][q] += b[q] * phi[j * ld + r];
+      UNROLLED for (int q = 0; q < Q; ++q) sums[j][q] += Constant && j == 0 ? b[q] : b[q] * phi[j * ld + r];
   }
   give(sums);
 }
@@ -113,82 +111,13 @@ ROW_LOOP void add_outputs(const Read& read, const Run run, const T* phi, int64_t
 template <class T, int N, int Q, class S>
 INLINED inline void load_window(Vector<T> (&w)[N][Q], const S* from, int64_t ld, int64_t valid) {
   constexpr int L = Simd<T>::lanes;
-  UNROLLED for (int j = 0; j < N; ++j)
-    UNROLLED for (int q = 0; q < Q; ++q)
-      w[j][q] = valid >= Q * L ? load_as<T>(from + j * ld + q * L) : load_some_as<T>(from + j * ld + q * L, valid - q * L);
-}
-
-// Of functions that span the constants one is known from the others: the first of a window's is a number, or that number
-// minus the sum of the others, to within rounding. It is 0 for slopes, and for the functions themselves asked for only
-// where all rows meet one window. Sums leave the first out, add the number, and in the second case take the first's
-// coefficient from the others'.
-template <class T>
-struct Relief {
-  int skipped;  // functions at the front of the window: none or one
-  bool taken;
-  T number;
-};
-
-// Of slopes, or of functions, in a segment; in all that there are where rows are not sorted.
-template <class T>
-inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool slopes = true) {
-  if (basis.n == 1) return {};
-  const int count = basis.product() && basis.table_segment_stride ? basis.segments : 1;
-  const int first = basis.product() ? 0 : segment, ones = basis.kind == HARMONIC || basis.m == 1 ? 1 : 2;  // features that make up 1
-  const T* tables = basis.table + input * basis.table_stride + first * basis.table_segment_stride;
-  auto sum = [&](const T* table, int f) {
-    T total = 0;
-    for (int j = 0; j < basis.n; ++j) total += table[j * basis.m + f];
-    return total;
-  };
-  const T of_first = slopes ? T(0) : tables[0], of_all = slopes ? T(0) : sum(tables, 0);
-  bool first_constant = true, all_constant = true;
-  for (int t = 0; t < count; ++t) {
-    const T* table = tables + t * basis.table_segment_stride;
-    T own = 0, largest = 0;  // of the first function, which others may exceed by far; of all
-    for (int k = 0; k < basis.n * basis.m; ++k) {
-      largest = std::max(largest, std::abs(table[k]));
-      if (k < basis.m) own = largest;
-    }
-    // tables are made in float64, so that what should be 0 is so to its rounding; sums are rounded to T
-    const T exact = basis.n * T(std::numeric_limits<double>::epsilon()) * largest;
-    const T rounding = basis.n * std::numeric_limits<T>::epsilon() * std::min(largest, 32 * own);
-    for (int f = 0; f < basis.m; ++f) {
-      first_constant = first_constant && std::abs(table[f] - (f < ones ? of_first : T(0))) <= exact;
-      all_constant = all_constant && std::abs(sum(table, f) - (f < ones ? of_all : T(0))) <= rounding;
-    }
+  if (valid >= Q * L) {
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) w[j][q] = load_as<T>(from + j * ld + q * L);
+  } else {
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) w[j][q] = load_some_as<T>(from + j * ld + q * L, valid - q * L);
   }
-  if (first_constant) return {1, false, of_first};
-  if (all_constant) return {1, true, of_all};
-  return {};
-}
-
-// The reliefs of slopes in the segments of a tile's inputs, asked once where all inputs have the same tables.
-template <class T>
-class Reliefs {
- public:
-  Reliefs(const Basis<T>& basis, Relief<T>* room) : basis(basis), kept(basis.table_stride ? nullptr : room) {
-    const int count = basis.product() ? 1 : basis.segments;
-    for (int t = 0; kept && t < count; ++t) kept[t] = relief(basis, 0, t);
-  }
-  Relief<T> of(int64_t input, int segment) const { return kept ? kept[segment] : relief(basis, input, segment); }
-
- private:
-  const Basis<T>& basis;
-  Relief<T>* kept;
-};
-
-// Of the functions themselves.
-template <class T>
-inline Relief<T> constants(const Basis<T>& basis) {
-  return basis.product() && !basis.table_stride ? relief(basis, 0, 0, false) : Relief<T>{};
-}
-
-// What is left of a basis without the first function of its one window.
-template <class T>
-inline Basis<T> without_first(Basis<T> basis) {
-  basis.table += basis.m, --basis.n, --basis.size;
-  return basis;
 }
 
 // The coefficients of the functions from j on that are left; read(w, k) loads those of functions k and on.
@@ -202,6 +131,23 @@ INLINED inline void load_relieved(Vector<T> (&w)[N][Q], const Relief<T>& relief,
     UNROLLED for (int q = 0; q < Q; ++q) w[f][q] -= first[0][q];
 }
 
+// The same of functions from the first on, with what the window gives everywhere in its place.
+template <class T, int N, int Q, class Read>
+INLINED inline void load_constant(Vector<T> (&w)[N][Q], const Relief<T>& relief, Read&& read) {
+  read(w, 0);
+  if (relief.taken)
+    UNROLLED for (int f = 1; f < N; ++f)
+      UNROLLED for (int q = 0; q < Q; ++q) w[f][q] -= w[0][q];
+  UNROLLED for (int q = 0; q < Q; ++q) w[0][q] *= relief.number;
+}
+
+// first -= the sums of the functions from f on: of those whose sum is a number, the first is that minus the others.
+template <class T, int N, int Q>
+INLINED inline void take_sums(const Vector<T> (&sums)[N][Q], int f, Vector<T> (&first)[Q]) {
+  UNROLLED for (; f < N; ++f)
+    UNROLLED for (int q = 0; q < Q; ++q) first[q] -= sums[f][q];
+}
+
 // p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
 template <bool Whole, class T, class V>
 inline void add_some(T* p, V v, int64_t valid) {
@@ -209,6 +155,54 @@ inline void add_some(T* p, V v, int64_t valid) {
     store<T>(p, load(p) + v);
   else
     store_some<T>(p, load_some(p, valid) + v, valid);
+}
+
+template <class T, int N, int Q>
+INLINED inline void add_window(const Vector<T> (&sums)[N][Q], T* to, int64_t ld, int64_t valid) {
+  constexpr int L = Simd<T>::lanes;
+  if (valid >= Q * L) {
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) add_some<true>(to + j * ld + q * L, sums[j][q], L);
+  } else {
+    UNROLLED for (int j = 0; j < N; ++j)
+      UNROLLED for (int q = 0; q < Q; ++q) add_some<false>(to + j * ld + q * L, sums[j][q], valid - q * L);
+  }
+}
+
+// What a window's functions from j on add to y; load(w, f) loads the coefficients of those from f on.
+template <class T, int N, int Q, class Load>
+INLINED inline void add_window_inputs(const Load& load, const Relief<T>& relief, int j, const Run run, const T* phi, int64_t ld,
+                                      T* y, int64_t y_row) {
+  if (relief.skipped && j == 0) {
+    auto read = [load, relief](auto& window) INLINED { load_constant<T>(window, relief, load); };
+    add_inputs<T, N, Q, true>(read, run, phi, ld, y, y_row);
+  } else {
+    auto read = [load, relief, j](auto& window) INLINED { load_relieved<T>(window, relief, j - relief.skipped, load); };
+    add_inputs<T, N, Q>(read, run, phi, ld, y, y_row);
+  }
+}
+
+// The sums of a window's functions from j on; add(sums, f) adds to those from f on.
+template <class T, int N, int Q, class Add>
+INLINED inline void add_window_batch(const Add& add, const Relief<T>& relief, int j, const Run run, const T* phi, int64_t ld,
+                                     const T* g, int64_t g_row) {
+  if (relief.skipped && j == 0) {
+    auto give = [add, relief](auto& sums) INLINED {
+      UNROLLED for (int q = 0; q < Q; ++q) sums[0][q] *= relief.number;
+      if (relief.taken) take_sums<T>(sums, 1, sums[0]);
+      add(sums, 0);
+    };
+    add_batch<T, N, Q, true>(run, phi, ld, g, g_row, give);
+  } else {
+    auto give = [add, relief, j](auto& sums) INLINED {
+      add(sums, j);
+      if (!relief.taken) return;
+      Vector<T> first[1][Q] = {};
+      take_sums<T>(sums, 0, first[0]);
+      add(first, 0);
+    };
+    add_batch<T, N, Q>(run, phi, ld, g, g_row, give);
+  }
 }
 
 // Asks for a window ahead of its use; addresses past the end are harmless.

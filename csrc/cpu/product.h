@@ -7,17 +7,6 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-// Calls f.template operator()<N>(); N: n, or 0 where n is not of the usual ones.
-template <class F>
-inline void with_functions(int n, F&& f) {
-  switch (n) {
-    case 2: return f.template operator()<2>();
-    case 3: return f.template operator()<3>();
-    case 4: return f.template operator()<4>();
-    default: return f.template operator()<0>();
-  }
-}
-
 // Writes, for each input and row, the first coefficient of its window and the n values there; with slopes, also those.
 template <class T>
 inline void meet(const Problem<T>& p, const Problem<T>* slopes, Tile<T>& tile, int64_t e, int64_t row, int rows,

@@ -20,6 +20,7 @@ template <class T>
 struct Simd {
   static constexpr int lanes = HOF_VECTOR_BYTES / int(sizeof(T));
   typedef T Vector __attribute__((vector_size(HOF_VECTOR_BYTES)));
+  typedef T Four __attribute__((vector_size(4 * sizeof(T))));
   typedef T Unaligned __attribute__((vector_size(HOF_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
   // vectors of a block of outputs that a kernel keeps in registers, and rows of the blocked product
   static constexpr int block = HOF_VECTOR_BYTES == 64 ? 4 : 2;

@@ -14,7 +14,7 @@ inline int64_t few_inputs(const Problem<T>& p, const Cut& cut) {
   return few < SLOTS ? few : few / SLOTS * SLOTS;
 }
 
-// v[slot, k, o] += the sums over the rows of a tile that is evaluated.
+// v[slot, k, o] += the sums over the rows of a tile that is evaluated and relieved.
 template <class T>
 inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, int slots, T* v) {
   const int64_t K = p.basis.size;
@@ -31,21 +31,20 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
     return;
   }
   over_blocks<T>(tile.n, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
-    constexpr int L = Simd<T>::lanes;
     for (int k = 0; k < slots; ++k) {
       const int32_t* begin = tile.slot_offset(k);
       for (int t = 0; t < tile.segments; ++t) {
         const int count = begin[t + 1] - begin[t];
         if (count == 0) continue;
-        T* to = v + (k * K + p.basis.start[t] + j) * p.outputs + o;
-        fetch<T, N, Q, T>(to, p.outputs);
-        auto give = [&](const auto& sums) INLINED {
-          UNROLLED for (int f = 0; f < N; ++f)
-            UNROLLED for (int q = 0; q < Q; ++q) add_some<false>(to + f * p.outputs + q * L, sums[f][q], p.outputs - o - q * L);
+        T* to = v + (k * K + p.basis.start[t]) * p.outputs + o;
+        fetch<T, N, Q, T>(to + j * p.outputs, p.outputs);
+        const Relief<T> of = p.s ? Relief<T>{} : tile.relief_of(k, t);
+        auto add = [to, ld = p.outputs, valid = p.outputs - o](const auto& sums, int f) INLINED {
+          add_window<T>(sums, to + f * ld, ld, valid);
         };
         const Run run{tile.slot_order(k) + begin[t], count, far_apart(tile.rows, row_stride<T, Q>() * int64_t(sizeof(T)))};
-        add_batch<T, N, Q>(run, tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t], tile.capacity, g.at(o),
-                           row_stride<T, Q>(), give);
+        const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
+        add_window_batch<T, N, Q>(add, of, j, run, phi, tile.capacity, g.at(o), row_stride<T, Q>());
       }
     }
   });
@@ -146,6 +145,7 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* v) {
         own.tile.prepare(p, e, row, rows, input, slots);
+        own.tile.relieve(p.basis, input, slots, false);
         add_tile(p, own.tile, g, slots, v);
       },
       [&](int64_t e, int64_t from, int64_t to, const T* v) { give_narrow(p, e, from, to, v); });

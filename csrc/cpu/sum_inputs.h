@@ -91,17 +91,19 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       add_rows(p, tile, slots, w, outputs, y);
       continue;
     }
+    tile.relieve(p.basis, i, slots, false);
     over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
       for (int k = 0; k < slots; ++k)
         for (int t = 0; t < tile.segments; ++t) {
           const int begin = tile.slot_offset(k)[t], count = tile.slot_offset(k)[t + 1] - begin;
           if (count == 0) continue;
-          auto read = [&](auto& window) INLINED {
-            load_window<T, N, Q>(window, w + (k * K + p.basis.start[t] + j) * p.outputs + o, p.outputs, outputs - o);
+          const Relief<T> of = p.s ? Relief<T>{} : tile.relief_of(k, t);
+          auto load = [from = w + (k * K + p.basis.start[t]) * p.outputs + o, ld = p.outputs, valid = outputs - o](auto& to, int f) INLINED {
+            load_window<T>(to, from + f * ld, ld, valid);
           };
           if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
           const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin;
-          add_inputs<T, N, Q>(read, {tile.slot_order(k) + begin, count}, phi, tile.capacity, y.at(o), row_stride<T, Q>());
+          add_window_inputs<T, N, Q>(load, of, j, {tile.slot_order(k) + begin, count}, phi, tile.capacity, y.at(o), row_stride<T, Q>());
         }
     });
   }

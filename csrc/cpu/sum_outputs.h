@@ -71,7 +71,6 @@ struct OutputsRoom {
   Vector<T>* partial;
   T* columns;
   T* relieved;          // the coefficients that are left to a product
-  Relief<T>* relieves;  // of each segment, where rows are sorted and all inputs have the same tables
 
   void lay(const Problem<T>& p, int rows, Arena& arena) {
     constexpr int L = Simd<T>::lanes;
@@ -79,37 +78,34 @@ struct OutputsRoom {
         arena.take<T>(L * std::max<int64_t>(rows + L, SLOTS * p.basis.n * Simd<T>::block)));
     columns = arena.take<T>(int64_t(SLOTS) * rows);
     relieved = arena.take<T>(p.basis.product() ? SLOTS * (p.basis.n - 1) * p.outputs : 0);
-    relieves = arena.take<Relief<T>>(p.basis.product() ? 0 : p.basis.segments);
   }
 };
 
-// room.columns[slot * rows + row] of a tile that is evaluated; g by columns for a product, else by rows.
+// room.columns[slot * rows + row] of a tile that is evaluated and relieved; g by columns for a product, else by rows.
 template <class T, class S>
-inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, const S* coefficients,
-                            int64_t input, int slots, const OutputsRoom<T>& room) {
+inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, const S* coefficients, int slots,
+                            const OutputsRoom<T>& room) {
   constexpr int L = Simd<T>::lanes;
   const int rows = tile.rows;
   if (p.basis.product()) {
     T* t = reinterpret_cast<T*>(room.partial);
-    const Relief<T> of = relief(p.basis, input, 0);
+    const Relief<T> of = tile.relief_of(0, 0);
     if (!of.skipped || p.basis.table_stride) return multiply_outputs<T>(p, tile, 0, slots, coefficients, g, t, room.columns);
     relieve(p, of, slots, coefficients, room.relieved);
     return multiply_outputs<T>(p, tile, 1, slots, room.relieved, g, t, room.columns);
   }
-  const Reliefs<T> relieves(p.basis, room.relieves);
   for (int k = 0; k < slots; ++k) {
     const int32_t *begin = tile.slot_offset(k), *order = tile.slot_order(k);
     const S* w = coefficients + k * p.basis.size * p.outputs;
     for (int t = 0; t < tile.segments; ++t) {
       const int count = begin[t + 1] - begin[t];
       if (count == 0) continue;
-      const Relief<T> of = relieves.of(input + k, t);
+      const Relief<T> of = tile.relief_of(k, t);
       over_wide_blocks<T>(tile.n - of.skipped, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
-        auto read = [&](auto& window) INLINED {
-          load_relieved<T>(window, of, j, [&](auto& to, int k) INLINED {
-            load_window<T>(to, w + (p.basis.start[t] + k) * p.outputs + o, p.outputs, p.outputs - o);
-          });
+        auto load = [from = w + p.basis.start[t] * p.outputs + o, ld = p.outputs, valid = p.outputs - o](auto& to, int f) INLINED {
+          load_window<T>(to, from + f * ld, ld, valid);
         };
+        auto read = [load, of, j](auto& window) INLINED { load_relieved<T>(window, of, j, load); };
         if (t + 1 < tile.segments) {
           const S* next = w + p.basis.start[t + 1] * p.outputs + o;
           fetch<T, N, Q, S>(next + (of.skipped + j) * p.outputs, p.outputs);
@@ -198,7 +194,8 @@ void run_outputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int
   for (int64_t i = first; i < end; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, end - i));
     tile.prepare(p, e, row, rows, i, slots);
-    outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, i, slots, own.room);
+    tile.relieve(p.basis, i, slots, true);
+    outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, slots, own.room);
     store_columns(p, e, row, rows, i, slots, own.room.columns);
   }
 }

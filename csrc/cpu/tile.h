@@ -7,6 +7,7 @@
 
 #include "choice.h"
 #include "problem.h"
+#include "relief.h"
 #include "storage.h"
 
 namespace hof {
@@ -33,15 +34,28 @@ inline int64_t bytes_of(const Arguments&... arguments) {
   return int64_t(arena.next);
 }
 
+// Calls f.template operator()<N>(); N: n, or 0 where n is not of the usual ones.
+template <class F>
+inline void with_functions(int n, F&& f) {
+  switch (n) {
+    case 2: return f.template operator()<2>();
+    case 3: return f.template operator()<3>();
+    case 4: return f.template operator()<4>();
+    default: return f.template operator()<0>();
+  }
+}
+
 template <class T>
 struct Tile {
   int rows, capacity, n, segments;
+  int of_slot;       // reliefs of a slot, or 0
   T* phi;            // [slot][n][capacity], in the order of `order`; of a product, in that of the rows
   T* sorted;         // [n][capacity], of a product whose rows are in several segments
   int32_t* order;    // [slot][capacity]: row numbers, segment after segment
   int32_t* offset;   // [slot][segments + 1]: where each segment's rows begin
   T *x, *u;          // [slot][capacity]: x as it comes, then local coordinates; x sorted
   T* of_row;         // features of one row
+  Relief<T>* reliefs;  // [slot][windows], or [windows] where all inputs have the same tables
   int32_t *segment, *place;  // of each row; where the next row of a segment goes, for each quarter of the rows
 
   void lay(const Basis<T>& basis, int rows_at_most, Arena& arena, int64_t slots = SLOTS) {
@@ -57,6 +71,7 @@ struct Tile {
     segment = arena.take<int32_t>(capacity);
     place = arena.take<int32_t>(4 * segments);
     of_row = arena.take<T>(basis.m);
+    reliefs = arena.take<Relief<T>>((basis.table_stride ? slots : 1) * windows(basis));
   }
 
   T* slot_phi(int slot) const { return phi + int64_t(slot) * n * capacity; }
@@ -64,6 +79,18 @@ struct Tile {
   T* slot_u(int slot) const { return u + int64_t(slot) * capacity; }
   int32_t* slot_order(int slot) const { return order + int64_t(slot) * capacity; }
   int32_t* slot_offset(int slot) const { return offset + int64_t(slot) * (segments + 1); }
+
+  static int windows(const Basis<T>& basis) { return basis.product() ? 1 : basis.segments; }
+
+  // Finds what can be left out of functions, or of slopes.
+  void relieve(const Basis<T>& basis, int64_t input, int slots, bool slopes) {
+    of_slot = basis.table_stride ? windows(basis) : 0;
+    with_functions(basis.n == basis.m ? basis.n : 0, [&]<int N>() {
+      for (int k = 0; k < (of_slot ? slots : 1); ++k)
+        for (int t = 0; t < windows(basis); ++t) reliefs[k * of_slot + t] = relief<T, N>(basis, input + k, t, slopes);
+    });
+  }
+  const Relief<T>& relief_of(int slot, int window) const { return reliefs[slot * of_slot + window]; }
 
   bool in_one_segment(int slot) const {
     return slot_offset(slot)[first_segment(slot) + 1] == rows;

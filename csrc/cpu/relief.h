@@ -1,0 +1,96 @@
+// Of functions that span the constants one is known from the others: the first of a window's is a number, or that number
+// minus the sum of the others, to within rounding. Sums leave the first out, add the number, and in the second case take
+// the first's coefficient from the others'.
+#pragma once
+
+#include <limits>
+
+#include "problem.h"
+#include "simd.h"
+
+namespace hof {
+namespace HOF_VARIANT {
+
+template <class T>
+struct Relief {
+  int skipped;  // functions at the front of the window: none or one
+  bool taken;
+  T number;     // 0 of slopes
+};
+
+// Four features of a function.
+template <class T>
+using Four = typename Simd<T>::Four;
+
+template <class T>
+inline Four<T> load_four(const T* p, int count) {
+  Four<T> v{};
+  if (count >= 4)
+    std::memcpy(&v, p, sizeof(v));
+  else
+    for (int f = 0; f < count; ++f) v[f] = p[f];
+  return v;
+}
+
+template <class T>
+inline Four<T> magnitude(Four<T> v) { return v < 0 ? -v : v; }
+
+template <class T>
+inline Four<T> larger(Four<T> a, Four<T> b) { return a > b ? a : b; }
+
+template <class T>
+inline T largest(Four<T> v) { return std::max(std::max(v[0], v[1]), std::max(v[2], v[3])); }
+
+// Of slopes, or of functions, in a segment; in all that there are where rows are not sorted. N: how many functions and
+// features there are, or 0.
+template <class T, int N = 0>
+inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool slopes) {
+  const int n = N ? N : basis.n, m = N ? N : basis.m, count = basis.product() && basis.table_segment_stride ? basis.segments : 1;
+  if (n == 1) return {};
+  const T* table = basis.table + input * basis.table_stride + (basis.product() ? 0 : segment) * basis.table_segment_stride;
+  const Four<T> ones{1, T(basis.kind == HARMONIC || m == 1 ? 0 : 1)};  // features that make up 1
+  const T of_first = slopes ? T(0) : table[0];
+  T of_all = 0;
+  bool first_constant = true, all_constant = true;
+  for (int t = 0; t < count; ++t, table += basis.table_segment_stride) {
+    Four<T> own{}, others{}, first_away{}, all_away{};
+    for (int f = 0; f < m; f += 4) {
+      const Four<T> first = load_four(table + f, m - f), one = f == 0 ? ones : Four<T>{};
+      Four<T> sum = first;
+      for (int j = 1; j < n; ++j) {
+        const Four<T> v = load_four(table + j * m + f, m - f);
+        sum += v, others = larger<T>(others, magnitude<T>(v));
+      }
+      if (!slopes && t == 0 && f == 0) of_all = sum[0];
+      own = larger<T>(own, magnitude<T>(first));
+      first_away = larger<T>(first_away, magnitude<T>(first - of_first * one));
+      all_away = larger<T>(all_away, magnitude<T>(sum - of_all * one));
+    }
+    // tables are made in float64, so that what should be 0 is so to its rounding; sums are rounded to T, and others may
+    // exceed the first function by far
+    const T of_own = largest<T>(own), of_any = std::max(of_own, largest<T>(others));
+    const T exact = n * T(std::numeric_limits<double>::epsilon()) * of_any;
+    const T rounding = n * std::numeric_limits<T>::epsilon() * std::min(of_any, 32 * of_own);
+    first_constant = first_constant && largest<T>(first_away) <= exact;
+    all_constant = all_constant && largest<T>(all_away) <= rounding;
+  }
+  if (first_constant) return {1, false, of_first};
+  if (all_constant) return {1, true, of_all};
+  return {};
+}
+
+// Of functions whose rows all meet one window.
+template <class T>
+inline Relief<T> constants(const Basis<T>& basis) {
+  return basis.product() && !basis.table_stride ? relief(basis, 0, 0, false) : Relief<T>{};
+}
+
+// What is left of a basis without the first function of its one window.
+template <class T>
+inline Basis<T> without_first(Basis<T> basis) {
+  basis.table += basis.m, --basis.n, --basis.size;
+  return basis;
+}
+
+}  // namespace HOF_VARIANT
+}  // namespace hof
