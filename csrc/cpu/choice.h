@@ -48,7 +48,7 @@ template <class T>
 INLINED inline bool by_inputs(const Problem<T>& p) {
   const Strategy chosen = strategy(p, SUM_INPUTS);
   if (chosen == GROUPED)
-    return p.inputs >= 2 * PART_INPUTS && p.batch < 64 * p.basis.segments && 2 * p.batch <= p.inputs * p.basis.size;
+    return p.inputs >= 2 * PART_INPUTS && p.batch < 48 * p.basis.segments && 2 * p.batch <= p.inputs * p.basis.size;
   return chosen == ROWS && p.inputs > PART_INPUTS && p.batch * p.inputs * (p.basis.n * p.outputs + 64) >= 65536;
 }
 
