@@ -65,6 +65,28 @@ inline Blocks<T> pack_rows(const S* from, int64_t ld, int rows, int64_t outputs,
   return blocks;
 }
 
+// to[slot, function, outputs]: the coefficients that are left to a product, of so many outputs.
+template <class T, class S>
+inline void relieve(const Problem<T>& p, const Relief<T>& relief, int slots, const S* w, int64_t outputs, T* to) {
+  for (int slot = 0; slot < slots; ++slot, w += p.basis.size * p.outputs)
+    for (int j = relief.skipped; j < p.basis.n; ++j, to += outputs)
+      for (int64_t o = 0; o < outputs; ++o)
+        to[o] = value_as<T>(w[j * p.outputs + o]) - (relief.taken ? value_as<T>(w[o]) : T(0));
+}
+
+// What a product leaves out of its sums over inputs and over rows: of a few rows it would cost as much as it saves.
+template <class T>
+inline Relief<T> left_out_of_product(const Problem<T>& p) {
+  return p.s || p.batch < 64 ? Relief<T>{} : constants(p.basis);
+}
+
+// The problem of what is left.
+template <class T>
+inline Problem<T> left_of_product(Problem<T> p) {
+  if (left_out_of_product(p).skipped) p.basis = without_first(p.basis);
+  return p;
+}
+
 // y[row, o] += sum_k phi[k, row] w[k, o] for k below depth.
 template <class T, class S, class Phi>
 inline void multiply_tile(const S* w, int64_t w_row, int64_t outputs, const Phi& phi, int depth, int rows, const Blocks<T>& y) {

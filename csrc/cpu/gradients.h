@@ -42,6 +42,7 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
   Tile<T>& tile = own.batch.tile;
   Blocks<T> rows_of_g{}, columns_of_g{};
   const InputsPart part(v, cut, unit);
+  const Problem<T> left = left_of_product(v);
   if (v.branch) clear_branch(v, part.e, part.first, part.end);
   over_tiles(
       v, cut, unit, own.batch,
@@ -52,11 +53,12 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
           if (r && product) columns_of_g = pack_columns<T>(g, v.g_row, rows, v.outputs, own.by_columns);
         });
         if (v.branch && first_pass) add_branch_gradients<S>(v, {e, row, rows}, part.first, part.end, rows_of_g, own.branch);
+        return rows_of_g;
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* sums) {
-        tile.prepare(v, e, row, rows, input, slots);
-        tile.relieve(v.basis, input, slots, false);
-        add_tile(v, tile, rows_of_g, slots, sums);
+        tile.prepare(left, e, row, rows, input, slots);
+        tile.relieve(left.basis, input, slots, false);
+        add_tile(left, tile, rows_of_g, slots, sums);
         if (!r) return;
         const S* w = coefficients + (e * v.inputs + input) * v.basis.size * v.outputs;
         tile.evaluate(*r, input, slots);

@@ -141,11 +141,11 @@ INLINED inline void load_constant(Vector<T> (&w)[N][Q], const Relief<T>& relief,
   UNROLLED for (int q = 0; q < Q; ++q) w[0][q] *= relief.number;
 }
 
-// first -= the sums of the functions from f on: of those whose sum is a number, the first is that minus the others.
+// first -= the sums of the functions from f on, of those whose sum is a number; of others 0 times them: NaN is everyone's.
 template <class T, int N, int Q>
-INLINED inline void take_sums(const Vector<T> (&sums)[N][Q], int f, Vector<T> (&first)[Q]) {
+INLINED inline void take_sums(const Vector<T> (&sums)[N][Q], int f, const Relief<T>& relief, Vector<T> (&first)[Q]) {
   UNROLLED for (; f < N; ++f)
-    UNROLLED for (int q = 0; q < Q; ++q) first[q] -= sums[f][q];
+    UNROLLED for (int q = 0; q < Q; ++q) first[q] -= sums[f][q] * T(relief.taken);
 }
 
 // p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
@@ -189,16 +189,16 @@ INLINED inline void add_window_batch(const Add& add, const Relief<T>& relief, in
   if (relief.skipped && j == 0) {
     auto give = [add, relief](auto& sums) INLINED {
       UNROLLED for (int q = 0; q < Q; ++q) sums[0][q] *= relief.number;
-      if (relief.taken) take_sums<T>(sums, 1, sums[0]);
+      take_sums<T>(sums, 1, relief, sums[0]);
       add(sums, 0);
     };
     add_batch<T, N, Q, true>(run, phi, ld, g, g_row, give);
   } else {
     auto give = [add, relief, j](auto& sums) INLINED {
       add(sums, j);
-      if (!relief.taken) return;
+      if (!relief.skipped) return;
       Vector<T> first[1][Q] = {};
-      take_sums<T>(sums, 0, first[0]);
+      take_sums<T>(sums, 0, relief, first[0]);
       add(first, 0);
     };
     add_batch<T, N, Q>(run, phi, ld, g, g_row, give);

@@ -18,6 +18,10 @@ struct Relief {
   T number;     // 0 of slopes
 };
 
+// So many functions at most whose first is taken from the others: the sums over rows of all of them are in its own, with
+// their rounding, for one in n products saved.
+constexpr int MOST_TAKEN = 6;
+
 // Four features of a function.
 template <class T>
 using Four = typename Simd<T>::Four;
@@ -75,7 +79,7 @@ inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool 
     all_constant = all_constant && largest<T>(all_away) <= rounding;
   }
   if (first_constant) return {1, false, of_first};
-  if (all_constant) return {1, true, of_all};
+  if (all_constant && (slopes || n <= MOST_TAKEN)) return {1, true, of_all};
   return {};
 }
 

@@ -14,7 +14,8 @@ inline int64_t few_inputs(const Problem<T>& p, const Cut& cut) {
   return few < SLOTS ? few : few / SLOTS * SLOTS;
 }
 
-// v[slot, k, o] += the sums over the rows of a tile that is evaluated and relieved.
+// v[slot, k, o] += the sums over the rows of a tile that is evaluated and relieved; those of the functions that are left of
+// a product side by side.
 template <class T>
 inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, int slots, T* v) {
   const int64_t K = p.basis.size;
@@ -50,6 +51,40 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
   });
 }
 
+// total[o] += sum over rows of g[row, o].
+template <class T>
+inline void add_cotangents(const Blocks<T>& g, int64_t outputs, T* total) {
+  over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+    constexpr int L = Simd<T>::lanes;
+    UNROLLED for (int q = 0; q < Q; ++q) {
+      Vector<T> sum = load(total + o + q * L);
+      for (int64_t r = 0; r < g.rows; ++r) sum += load(g.at(o) + r * row_stride<T, Q>() + q * L);
+      store(total + o + q * L, sum);
+    }
+  });
+}
+
+// Of a tile's inputs, the sums of the functions that are left go to their places, with that of the first before them: a
+// number times the cotangents' own, less the others where those were taken from it. NaN of the others is its own, too.
+template <class T>
+inline void finish_product(const Problem<T>& p, const Relief<T>& of, int slots, const T* total, T* v) {
+  const int n = p.basis.n;
+  const int64_t outputs = p.outputs;
+  for (int slot = slots - 1; slot >= 0; --slot) {
+    const T* from = v + slot * (n - 1) * outputs;
+    T* to = v + slot * n * outputs;
+    for (int64_t o = 0; o < outputs; o += Simd<T>::lanes) {
+      Vector<T> first = load_some(total + o, outputs - o) * of.number;
+      for (int j = n - 1; j > 0; --j) {
+        const Vector<T> sum = load_some(from + (j - 1) * outputs + o, outputs - o);
+        first -= sum * T(of.taken);
+        store_some(to + j * outputs + o, sum, outputs - o);
+      }
+      store_some(to + o, first, outputs - o);
+    }
+  }
+}
+
 // Parts of the inputs, of the same width for any number of rows.
 template <class T>
 inline Cut cut_by_inputs(const Problem<T>& p, int threads) {
@@ -70,12 +105,14 @@ struct BatchScratch {
   Tile<T> tile;
   int64_t few;  // inputs whose sums are kept at once, or 0: they grow in the result
   T *g, *sums;
+  T* total;  // of the cotangents
 
   BatchScratch(const Problem<T>& p, const Cut& cut, bool apart, Arena& arena) {
     tile.lay(p.basis, cut.rows, arena);
     few = apart ? few_inputs(p, cut) : 0;
     g = arena.take<T>(packed_outputs(p, cut.rows));
     sums = arena.take<T>(few * p.basis.size * p.outputs);
+    total = arena.take<T>(padded(p.outputs, Simd<T>::width));
   }
 };
 
@@ -98,7 +135,7 @@ struct InputsPart {
       : e(unit / cut.parts), first(unit % cut.parts * cut.part), end(std::min(first + cut.part, p.inputs)) {}
 };
 
-// Sums over all tiles of a part of the inputs: pack(group, row, rows, first_pass) makes a tile's g ready, add(group, row, rows, input,
+// Sums over all tiles of a part of the inputs: pack(group, row, rows, first_pass) gives a tile's g, by rows, add(group, row, rows, input,
 // slots, v) adds the tile to the sums v [slots, K, outputs], and give(group, from, to, v) gets those of the inputs
 // [from, to) unless they grew in the result.
 template <class T, class Pack, class Add, class Give>
@@ -106,16 +143,23 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const 
                        Give&& give) {
   const auto [e, first, end] = InputsPart(p, cut, unit);
   const int64_t each = p.basis.size * p.outputs, few = own.few ? own.few : cut.part;
+  const Relief<T> left_out = left_out_of_product(p);
+  std::fill_n(own.total, padded(p.outputs, Simd<T>::width), T(0));
   for (int64_t from = first; from < end; from += few) {
     const int64_t to = std::min(from + few, end);
     T* v = own.few ? own.sums : static_cast<T*>(p.result) + (e * p.inputs + from) * each;
     std::fill_n(v, (to - from) * each, T(0));
     for (int64_t row = 0; row < p.batch; row += cut.rows) {
       const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
-      if (from == first || cut.tiles > 1) pack(e, row, rows, from == first);
+      if (from == first || cut.tiles > 1) {
+        const Blocks<T> g = pack(e, row, rows, from == first);
+        if (from == first && left_out.skipped) add_cotangents(g, p.outputs, own.total);
+      }
       for (int64_t i = from; i < to; i += SLOTS)
         add(e, row, rows, i, int(std::min<int64_t>(SLOTS, to - i)), v + (i - from) * each);
     }
+    for (int64_t i = from; i < to && left_out.skipped; i += SLOTS)
+      finish_product(p, left_out, int(std::min<int64_t>(SLOTS, to - i)), own.total, v + (i - from) * each);
     if (own.few) give(e, from, to, v);
   }
 }
@@ -135,6 +179,7 @@ template <class T>
 void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   BatchScratch<T> own(p, cut, narrow(p), arena);
+  const Problem<T> left = left_of_product(p);
   Blocks<T> g{};
   over_tiles(
       p, cut, unit, own,
@@ -142,11 +187,12 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
         g = with_storage<T>(p.g, p.g_storage, [&](auto* stored) {
           return pack_rows<T>(stored + e * p.g_group + row * p.g_row, p.g_row, rows, p.outputs, own.g);
         });
+        return g;
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* v) {
-        own.tile.prepare(p, e, row, rows, input, slots);
-        own.tile.relieve(p.basis, input, slots, false);
-        add_tile(p, own.tile, g, slots, v);
+        own.tile.prepare(left, e, row, rows, input, slots);
+        own.tile.relieve(left.basis, input, slots, false);
+        add_tile(left, own.tile, g, slots, v);
       },
       [&](int64_t e, int64_t from, int64_t to, const T* v) { give_narrow(p, e, from, to, v); });
 }

@@ -11,9 +11,13 @@ template <class T>
 struct InputsScratch {
   Tile<T> tile;
   T *y, *branch;
+  T *relieved, *constants;  // of a product: the coefficients that are left to it, what the others add to every row
 
   InputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
-    tile.lay(p.basis, cut.rows, arena);
+    tile.lay(left_of_product(p).basis, cut.rows, arena);
+    const int64_t kept = left_out_of_product(p).skipped ? std::min(cut.part, p.outputs) : 0;
+    relieved = arena.take<T>(SLOTS * (p.basis.n - 1) * kept);
+    constants = arena.take<T>(padded(kept, Simd<T>::width));
     y = arena.take<T>(cut.rows * padded(by_inputs(p) ? p.outputs : std::min(cut.part, p.outputs), Simd<T>::lanes));
     branch = arena.take<T>(branch_numbers(p, cut.rows));
   }
@@ -65,6 +69,20 @@ inline void add_rows(const Problem<T>& p, const Tile<T>& tile, int slots, const 
   if (last.window) add(last, nullptr);
 }
 
+// y[row, o] = what the functions add that are the same number everywhere.
+template <class T, class S>
+inline void start_rows(const Problem<T>& p, T number, const S* w, int rows, int64_t outputs, T* constants, const Blocks<T>& y) {
+  constexpr int L = Simd<T>::lanes;
+  std::fill_n(constants, padded(outputs, Simd<T>::width), T(0));
+  for (int64_t i = 0; i < p.inputs; ++i, w += p.basis.size * p.outputs)
+    for (int64_t o = 0; o < outputs; o += L)
+      store(constants + o, load(constants + o) + number * load_some_as<T>(w + o, outputs - o));
+  over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
+    for (int r = 0; r < rows; ++r)
+      for (int q = 0; q < Q; ++q) store(y.at(o) + r * row_stride<T, Q>() + q * L, load(constants + o + q * L));
+  });
+}
+
 template <class T, class S>
 void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int64_t unit, char* scratch) {
   const int64_t e = unit / (cut.tiles * cut.parts), tile_number = unit / cut.parts % cut.tiles;
@@ -77,14 +95,25 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   InputsScratch<T> room(p, cut, arena);
   Tile<T>& tile = room.tile;
   const Blocks<T> y{room.y, rows};
-  std::fill_n(y.data, rows * padded(outputs, Simd<T>::lanes), T(0));
+  const Relief<T> left_out = left_out_of_product(p);
+  const Problem<T> left = left_of_product(p);
+  if (left_out.skipped)
+    start_rows(p, left_out.number, coefficients + e * p.inputs * K * p.outputs + first, rows, outputs, room.constants, y);
+  else
+    std::fill_n(y.data, rows * padded(outputs, Simd<T>::lanes), T(0));
 
   for (int64_t i = input; i < end; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, end - i));
-    tile.prepare(p, e, row, rows, i, slots);
+    tile.prepare(left, e, row, rows, i, slots);
     const S* w = coefficients + (e * p.inputs + i) * K * p.outputs + first;
     if (p.basis.product()) {
-      multiply_tile(w, p.outputs, outputs, Columns<T>{tile.phi, tile.capacity}, slots * tile.n, rows, y);
+      const Columns<T> phi{tile.phi, tile.capacity};
+      if (left_out.skipped) {
+        relieve(p, left_out, slots, w, outputs, room.relieved);
+        multiply_tile(room.relieved, outputs, outputs, phi, slots * tile.n, rows, y);
+      } else {
+        multiply_tile(w, p.outputs, outputs, phi, slots * tile.n, rows, y);
+      }
       continue;
     }
     if (few_rows(p)) {

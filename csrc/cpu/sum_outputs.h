@@ -29,15 +29,6 @@ inline Blocks<T> pack_columns(const S* from, int64_t ld, int rows, int64_t outpu
   return blocks;
 }
 
-// to[slot, function, outputs]: the coefficients that are left to a product.
-template <class T, class S>
-inline void relieve(const Problem<T>& p, const Relief<T>& relief, int slots, const S* w, T* to) {
-  for (int slot = 0; slot < slots; ++slot, w += p.basis.size * p.outputs)
-    for (int j = relief.skipped; j < p.basis.n; ++j, to += p.outputs)
-      for (int64_t o = 0; o < p.outputs; ++o)
-        to[o] = value_as<T>(w[j * p.outputs + o]) - (relief.taken ? value_as<T>(w[o]) : T(0));
-}
-
 // columns[slot * rows + row] of w [slot, function, outputs], some functions at the front left out; t has room for
 // SLOTS * n vectors blocks.
 template <class T, class S>
@@ -91,7 +82,7 @@ inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Bloc
     T* t = reinterpret_cast<T*>(room.partial);
     const Relief<T> of = tile.relief_of(0, 0);
     if (!of.skipped || p.basis.table_stride) return multiply_outputs<T>(p, tile, 0, slots, coefficients, g, t, room.columns);
-    relieve(p, of, slots, coefficients, room.relieved);
+    relieve(p, of, slots, coefficients, p.outputs, room.relieved);
     return multiply_outputs<T>(p, tile, 1, slots, room.relieved, g, t, room.columns);
   }
   for (int k = 0; k < slots; ++k) {

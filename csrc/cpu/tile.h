@@ -132,8 +132,9 @@ struct Tile {
     }
   }
 
-  // Of the inputs that were looked up last, and as often as there are tables.
+  // Of the inputs that were looked up last, and as often as there are tables, of no more functions than it was laid for.
   void evaluate(const Problem<T>& p, int64_t input, int slots) {
+    n = p.basis.n;
     for (int k = 0; k < slots; ++k) {
       const bool moved = p.basis.product() && !in_one_segment(k);
       T* to = moved ? sorted : slot_phi(k);
