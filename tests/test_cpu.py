@@ -56,6 +56,40 @@ def test_every_window_and_number_of_segments(isa, n, segments):
             assert difference(actual, expected) < 1e-11
 
 
+@pytest.mark.parametrize("segments", [1, 6])
+@pytest.mark.parametrize("away", [0.0, 1e-9, 1e-3])
+def test_functions_that_nearly_add_up_to_a_number(isa, segments, away):
+    """What sums leave out must be known from the rest: to rounding, and beside a small first function."""
+    values = torch.randn(1, segments, 4, 4, dtype=torch.float64)
+    values[..., 0, :] = torch.arange(segments)[:, None] % 3 / 2 - values[..., 1:, :].sum(-2)  # to 0, 1/2, 1
+    values[:, ::2, 0, 1] += away
+    small = values.clone()
+    small[..., 0, :] *= 1e-13
+    starts = 3 * torch.arange(segments)
+    for table, first in ((values, 1.0), (small, 1e13)):
+        basis = hof.bases.tabulated(
+            "nearly(", table, starts, outside="extrapolate", one=torch.ones(3 * segments + 1)
+        )
+        x, w, g, s, operand = operands(basis, (2, 90, 5, 37), torch.float64)
+        w[:, :, 0] *= first
+        for scale in (s, None):
+            found, exact = (three(module, x, w, g, scale, operand) for module in (cpu, reference))
+            for actual, expected in zip(found, exact, strict=True):
+                assert difference(actual, expected) < 1e-12
+            assert difference(found[2][:, :, 0], exact[2][:, :, 0]) < 1e-12  # the first function's own
+
+
+@pytest.mark.parametrize("case", LAST_POLICIES)
+def test_a_row_that_is_nan_reaches_what_it_meets(isa, case):
+    """As in the reference: its own output and slope, and the sums of every function of its window."""
+    x, w, g, _, basis = operands(cases.build(case), (1, 90, 5, 33))
+    x[0, 70, 1] = torch.nan
+    for actual, expected in zip(
+        three(cpu, x, w, g, None, basis), three(reference, x, w, g, None, basis), strict=True
+    ):
+        assert torch.equal(actual.isnan(), expected.isnan())
+
+
 @pytest.mark.parametrize(
     "case", ["piecewise_lagrange-continuous-linear", "lagrange-linear", "bspline-knots-zero"]
 )
