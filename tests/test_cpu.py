@@ -79,6 +79,19 @@ def test_functions_that_nearly_add_up_to_a_number(isa, segments, away):
             assert difference(found[2][:, :, 0], exact[2][:, :, 0]) < 1e-12  # the first function's own
 
 
+@pytest.mark.parametrize("rows", [90, 3000])
+@pytest.mark.parametrize("case", LAST_POLICIES)
+def test_functions_that_are_zero_in_every_row_get_no_gradient(isa, case, rows):
+    """To the bit: an optimiser that divides by a gradient's size would take its rounding for one."""
+    basis = cases.build(case)
+    _, _, g, _, operand = operands(basis, (1, rows, 3, 37))
+    ends = operand.domain.expand(3, 2)
+    for x in (ends[:, 0], ends.mean(1), ends[:, 1]):
+        constant = x.expand(1, rows, 3)
+        exact = reference.sum_batch(constant, g, None, operand)
+        assert (cpu.sum_batch(constant, g, None, operand)[exact == 0] == 0).all()
+
+
 @pytest.mark.parametrize("case", LAST_POLICIES)
 def test_a_row_that_is_nan_reaches_what_it_meets(isa, case):
     """As in the reference: its own output and slope, and the sums of every function of its window."""

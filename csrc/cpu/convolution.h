@@ -230,7 +230,7 @@ void run_conv(const Convolution<T>& c, const ImageCut& cut, int64_t unit, char* 
         for (int64_t i = 0; i < p.inputs; i += some) {
           const int slots = int(std::min<int64_t>(some, p.inputs - i));
           prepare_pixels(left, band, own.places, e, row, rows, i, slots, own.tile, own.placed);
-          own.tile.relieve(basis, i, slots, false);
+          own.tile.find_reliefs(basis, i, slots, false);
           for (int slot = 0; slot < slots; slot += together)
             over_segments(basis, own.tile, slot, [&](int t, int begin, int count) {
               const Relief<T> of_segment = own.tile.relief_of(slot, t);

@@ -137,11 +137,11 @@ void run_conv_gradients(const Convolution<T>& c, const ImageCut& cut, int64_t un
         for (int64_t i = input; i < input + slots; i += some) {
           const int few = int(std::min<int64_t>(some, input + slots - i));
           prepare_pixels(c, band, own.places, e, row, rows, i, few, own.tile, own.placed);
-          own.tile.relieve(p.basis, i, few, false);
+          own.tile.find_reliefs(p.basis, i, few, false);
           if (v) add_pixels(c, of, own, pieces, row, few, v + (i - input) * each);
           if (!c.of_x) continue;
           own.tile.evaluate(c.steep, i, few);
-          own.tile.relieve(c.steep.basis, i, few, true);
+          own.tile.find_reliefs(c.steep.basis, i, few, true);
           with_storage<T>(p.w, p.w_storage, [&](auto* w) {
             with_storage<T>(c.of_x, p.x_storage, [&](auto* of_x) {
               pull_pixels(c, own, slopes, row, few, w + (e * p.inputs + i) * each,

@@ -74,16 +74,23 @@ inline void relieve(const Problem<T>& p, const Relief<T>& relief, int slots, con
         to[o] = value_as<T>(w[j * p.outputs + o]) - (relief.taken ? value_as<T>(w[o]) : T(0));
 }
 
-// What a product leaves out of its sums over inputs and over rows: of a few rows it would cost as much as it saves.
+// What a product leaves out of its sums over inputs: of a few rows it would cost as much as it saves.
 template <class T>
-inline Relief<T> left_out_of_product(const Problem<T>& p) {
+inline Relief<T> left_out_of_inputs(const Problem<T>& p) {
   return p.s || p.batch < 64 ? Relief<T>{} : constants(p.basis);
 }
 
-// The problem of what is left.
+// And of those over rows: nothing that would be taken from the others, since it may be 0 in all rows.
 template <class T>
-inline Problem<T> left_of_product(Problem<T> p) {
-  if (left_out_of_product(p).skipped) p.basis = without_first(p.basis);
+inline Relief<T> left_out_of_batch(const Problem<T>& p) {
+  const Relief<T> of = left_out_of_inputs(p);
+  return of.taken ? Relief<T>{} : of;
+}
+
+// The problem that is left.
+template <class T>
+inline Problem<T> without(Problem<T> p, const Relief<T>& left_out) {
+  if (left_out.skipped) p.basis = without_first(p.basis);
   return p;
 }
 

@@ -42,7 +42,7 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
   Tile<T>& tile = own.batch.tile;
   Blocks<T> rows_of_g{}, columns_of_g{};
   const InputsPart part(v, cut, unit);
-  const Problem<T> left = left_of_product(v);
+  const Problem<T> left = without(v, left_out_of_batch(v));
   if (v.branch) clear_branch(v, part.e, part.first, part.end);
   over_tiles(
       v, cut, unit, own.batch,
@@ -57,12 +57,12 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* sums) {
         tile.prepare(left, e, row, rows, input, slots);
-        tile.relieve(left.basis, input, slots, false);
+        tile.find_reliefs(left.basis, input, slots, false);
         add_tile(left, tile, rows_of_g, slots, sums);
         if (!r) return;
         const S* w = coefficients + (e * v.inputs + input) * v.basis.size * v.outputs;
         tile.evaluate(*r, input, slots);
-        tile.relieve(r->basis, input, slots, true);
+        tile.find_reliefs(r->basis, input, slots, true);
         outputs_of_tile(*r, tile, product ? columns_of_g : rows_of_g, w, slots, own.room);
         store_columns(*r, e, row, rows, input, slots, own.room.columns);
       },

@@ -141,11 +141,11 @@ INLINED inline void load_constant(Vector<T> (&w)[N][Q], const Relief<T>& relief,
   UNROLLED for (int q = 0; q < Q; ++q) w[0][q] *= relief.number;
 }
 
-// first -= the sums of the functions from f on, of those whose sum is a number; of others 0 times them: NaN is everyone's.
+// first -= the sums of the functions from f on, of those whose sum is a number; of others NaN alone is the first's, too.
 template <class T, int N, int Q>
 INLINED inline void take_sums(const Vector<T> (&sums)[N][Q], int f, const Relief<T>& relief, Vector<T> (&first)[Q]) {
   UNROLLED for (; f < N; ++f)
-    UNROLLED for (int q = 0; q < Q; ++q) first[q] -= sums[f][q] * T(relief.taken);
+    UNROLLED for (int q = 0; q < Q; ++q) first[q] -= relief.taken ? sums[f][q] : only_nan<T>(sums[f][q]);
 }
 
 // p[...] += v, all of it if Whole, otherwise the first `valid` numbers.
@@ -182,10 +182,11 @@ INLINED inline void add_window_inputs(const Load& load, const Relief<T>& relief,
   }
 }
 
-// The sums of a window's functions from j on; add(sums, f) adds to those from f on.
+// The sums of a window's functions from j on, whose phi this is; add(sums, f) adds to those from f on.
 template <class T, int N, int Q, class Add>
-INLINED inline void add_window_batch(const Add& add, const Relief<T>& relief, int j, const Run run, const T* phi, int64_t ld,
+INLINED inline void add_window_batch(const Add& add, Relief<T> relief, int j, const Run run, const T* phi, int64_t ld,
                                      const T* g, int64_t g_row) {
+  if (relief.taken && !weighs(phi - j * ld, run.count)) relief = {};
   if (relief.skipped && j == 0) {
     auto give = [add, relief](auto& sums) INLINED {
       UNROLLED for (int q = 0; q < Q; ++q) sums[0][q] *= relief.number;

@@ -1,6 +1,6 @@
 // Of functions that span the constants one is known from the others: the first of a window's is a number, or that number
-// minus the sum of the others, to within rounding. Sums leave the first out, add the number, and in the second case take
-// the first's coefficient from the others'.
+// minus the sum of the others, to within the rounding of the largest. Sums leave the first out, add the number, and in the
+// second case take the first's coefficient from the others'.
 #pragma once
 
 #include <limits>
@@ -18,9 +18,25 @@ struct Relief {
   T number;     // 0 of slopes
 };
 
-// So many functions at most whose first is taken from the others: the sums over rows of all of them are in its own, with
-// their rounding, for one in n products saved.
+// So many functions at most whose first is taken from the others: it has the rounding of all, for one in n products saved.
 constexpr int MOST_TAKEN = 6;
+
+// So many times smaller than the largest of its window the first function may be.
+constexpr int MOST_APART = 32;
+
+// Whether the first function weighs enough in some rows for its sum over them to be taken from the others': if it is 0 in all,
+// that must be 0, or an optimiser that divides by a gradient's size would take its rounding for one.
+template <class T>
+inline bool weighs(const T* phi, int count) {
+  constexpr int L = Simd<T>::lanes;
+  for (int r = 0; r < count; r += L) {
+    const Vector<T> v = load_some(phi + r, count - r);
+    const auto large = (v < 0 ? -v : v) * T(MOST_APART) >= T(1) + Vector<T>{};
+    for (int l = 0; l < L; ++l)
+      if (large[l]) return true;
+  }
+  return false;
+}
 
 // Four features of a function.
 template <class T>
@@ -65,8 +81,11 @@ inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool 
         const Four<T> v = load_four(table + j * m + f, m - f);
         sum += v, others = larger<T>(others, magnitude<T>(v));
       }
-      if (!slopes && t == 0 && f == 0) of_all = sum[0];
       own = larger<T>(own, magnitude<T>(first));
+      if (!slopes && t == 0 && f == 0) {
+        const T whole = nearest<T>(T(sum[0])), rounding = n * std::numeric_limits<T>::epsilon() * largest<T>(larger<T>(own, others));
+        of_all = std::abs(sum[0] - whole) <= rounding ? whole : sum[0];
+      }
       first_away = larger<T>(first_away, magnitude<T>(first - of_first * one));
       all_away = larger<T>(all_away, magnitude<T>(sum - of_all * one));
     }
@@ -74,7 +93,7 @@ inline Relief<T> relief(const Basis<T>& basis, int64_t input, int segment, bool 
     // exceed the first function by far
     const T of_own = largest<T>(own), of_any = std::max(of_own, largest<T>(others));
     const T exact = n * T(std::numeric_limits<double>::epsilon()) * of_any;
-    const T rounding = n * std::numeric_limits<T>::epsilon() * std::min(of_any, 32 * of_own);
+    const T rounding = n * std::numeric_limits<T>::epsilon() * std::min(of_any, MOST_APART * of_own);
     first_constant = first_constant && largest<T>(first_away) <= exact;
     all_constant = all_constant && largest<T>(all_away) <= rounding;
   }

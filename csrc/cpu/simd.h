@@ -41,6 +41,10 @@ inline void store(T* p, Vector<T> v) {
   *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v;
 }
 
+// 0 for numbers.
+template <class T>
+inline Vector<T> only_nan(Vector<T> v) { return v == v ? Vector<T>{} : v; }
+
 // The first `count` numbers at p, then zeros; reads nothing beyond them.
 template <class T>
 inline Vector<T> load_some(const T* p, int64_t count) {

@@ -14,7 +14,7 @@ inline int64_t few_inputs(const Problem<T>& p, const Cut& cut) {
   return few < SLOTS ? few : few / SLOTS * SLOTS;
 }
 
-// v[slot, k, o] += the sums over the rows of a tile that is evaluated and relieved; those of the functions that are left of
+// v[slot, k, o] += the sums over the rows of a tile that is evaluated and whose reliefs are found; those of the functions that are left of
 // a product side by side.
 template <class T>
 inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, int slots, T* v) {
@@ -57,27 +57,27 @@ inline void add_cotangents(const Blocks<T>& g, int64_t outputs, T* total) {
   over_blocks<T>(1, outputs, [&]<int, int Q>(int, int64_t o) {
     constexpr int L = Simd<T>::lanes;
     UNROLLED for (int q = 0; q < Q; ++q) {
-      Vector<T> sum = load(total + o + q * L);
+      Vector<T> sum{};
       for (int64_t r = 0; r < g.rows; ++r) sum += load(g.at(o) + r * row_stride<T, Q>() + q * L);
-      store(total + o + q * L, sum);
+      store(total + o + q * L, load(total + o + q * L) + sum);
     }
   });
 }
 
 // Of a tile's inputs, the sums of the functions that are left go to their places, with that of the first before them: a
-// number times the cotangents' own, less the others where those were taken from it. NaN of the others is its own, too.
+// number times the cotangents' own. NaN of the others is its own, too.
 template <class T>
-inline void finish_product(const Problem<T>& p, const Relief<T>& of, int slots, const T* total, T* v) {
+inline void finish_product(const Problem<T>& p, T number, int slots, const T* total, T* v) {
   const int n = p.basis.n;
   const int64_t outputs = p.outputs;
   for (int slot = slots - 1; slot >= 0; --slot) {
     const T* from = v + slot * (n - 1) * outputs;
     T* to = v + slot * n * outputs;
     for (int64_t o = 0; o < outputs; o += Simd<T>::lanes) {
-      Vector<T> first = load_some(total + o, outputs - o) * of.number;
+      Vector<T> first = load_some(total + o, outputs - o) * number;
       for (int j = n - 1; j > 0; --j) {
         const Vector<T> sum = load_some(from + (j - 1) * outputs + o, outputs - o);
-        first -= sum * T(of.taken);
+        first += only_nan<T>(sum);
         store_some(to + j * outputs + o, sum, outputs - o);
       }
       store_some(to + o, first, outputs - o);
@@ -143,7 +143,7 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const 
                        Give&& give) {
   const auto [e, first, end] = InputsPart(p, cut, unit);
   const int64_t each = p.basis.size * p.outputs, few = own.few ? own.few : cut.part;
-  const Relief<T> left_out = left_out_of_product(p);
+  const Relief<T> left_out = left_out_of_batch(p);
   std::fill_n(own.total, padded(p.outputs, Simd<T>::width), T(0));
   for (int64_t from = first; from < end; from += few) {
     const int64_t to = std::min(from + few, end);
@@ -159,7 +159,7 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const 
         add(e, row, rows, i, int(std::min<int64_t>(SLOTS, to - i)), v + (i - from) * each);
     }
     for (int64_t i = from; i < to && left_out.skipped; i += SLOTS)
-      finish_product(p, left_out, int(std::min<int64_t>(SLOTS, to - i)), own.total, v + (i - from) * each);
+      finish_product(p, left_out.number, int(std::min<int64_t>(SLOTS, to - i)), own.total, v + (i - from) * each);
     if (own.few) give(e, from, to, v);
   }
 }
@@ -179,7 +179,7 @@ template <class T>
 void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch) {
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   BatchScratch<T> own(p, cut, narrow(p), arena);
-  const Problem<T> left = left_of_product(p);
+  const Problem<T> left = without(p, left_out_of_batch(p));
   Blocks<T> g{};
   over_tiles(
       p, cut, unit, own,
@@ -191,7 +191,7 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
       },
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* v) {
         own.tile.prepare(left, e, row, rows, input, slots);
-        own.tile.relieve(left.basis, input, slots, false);
+        own.tile.find_reliefs(left.basis, input, slots, false);
         add_tile(left, own.tile, g, slots, v);
       },
       [&](int64_t e, int64_t from, int64_t to, const T* v) { give_narrow(p, e, from, to, v); });

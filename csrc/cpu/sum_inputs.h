@@ -14,8 +14,9 @@ struct InputsScratch {
   T *relieved, *constants;  // of a product: the coefficients that are left to it, what the others add to every row
 
   InputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
-    tile.lay(left_of_product(p).basis, cut.rows, arena);
-    const int64_t kept = left_out_of_product(p).skipped ? std::min(cut.part, p.outputs) : 0;
+    const Relief<T> left_out = left_out_of_inputs(p);
+    const int64_t kept = left_out.skipped ? std::min(cut.part, p.outputs) : 0;
+    tile.lay(without(p, left_out).basis, cut.rows, arena);
     relieved = arena.take<T>(SLOTS * (p.basis.n - 1) * kept);
     constants = arena.take<T>(padded(kept, Simd<T>::width));
     y = arena.take<T>(cut.rows * padded(by_inputs(p) ? p.outputs : std::min(cut.part, p.outputs), Simd<T>::lanes));
@@ -95,8 +96,8 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   InputsScratch<T> room(p, cut, arena);
   Tile<T>& tile = room.tile;
   const Blocks<T> y{room.y, rows};
-  const Relief<T> left_out = left_out_of_product(p);
-  const Problem<T> left = left_of_product(p);
+  const Relief<T> left_out = left_out_of_inputs(p);
+  const Problem<T> left = without(p, left_out);
   if (left_out.skipped)
     start_rows(p, left_out.number, coefficients + e * p.inputs * K * p.outputs + first, rows, outputs, room.constants, y);
   else
@@ -120,7 +121,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       add_rows(p, tile, slots, w, outputs, y);
       continue;
     }
-    tile.relieve(p.basis, i, slots, false);
+    tile.find_reliefs(p.basis, i, slots, false);
     over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
       for (int k = 0; k < slots; ++k)
         for (int t = 0; t < tile.segments; ++t) {

@@ -72,7 +72,7 @@ struct OutputsRoom {
   }
 };
 
-// room.columns[slot * rows + row] of a tile that is evaluated and relieved; g by columns for a product, else by rows.
+// room.columns[slot * rows + row] of a tile that is evaluated and whose reliefs are found; g by columns for a product, else by rows.
 template <class T, class S>
 inline void outputs_of_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, const S* coefficients, int slots,
                             const OutputsRoom<T>& room) {
@@ -185,7 +185,7 @@ void run_outputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int
   for (int64_t i = first; i < end; i += SLOTS) {
     const int slots = int(std::min<int64_t>(SLOTS, end - i));
     tile.prepare(p, e, row, rows, i, slots);
-    tile.relieve(p.basis, i, slots, true);
+    tile.find_reliefs(p.basis, i, slots, true);
     outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, slots, own.room);
     store_columns(p, e, row, rows, i, slots, own.room.columns);
   }

@@ -83,7 +83,7 @@ struct Tile {
   static int windows(const Basis<T>& basis) { return basis.product() ? 1 : basis.segments; }
 
   // Finds what can be left out of functions, or of slopes.
-  void relieve(const Basis<T>& basis, int64_t input, int slots, bool slopes) {
+  void find_reliefs(const Basis<T>& basis, int64_t input, int slots, bool slopes) {
     of_slot = basis.table_stride ? windows(basis) : 0;
     with_functions(basis.n == basis.m ? basis.n : 0, [&]<int N>() {
       for (int k = 0; k < (of_slot ? slots : 1); ++k)
