@@ -135,10 +135,10 @@ KINDS = (
 def test_row_22_p_refinement_keeps_the_outputs(kind, resnet):
     shared = {"normalization": norm.MaxAbsNormalization, "resnet": resnet}
     for n, finer in ((2, 3), (3, 8)):
-        source, target = filled(mlp(kind, n, 2, **shared)), mlp(kind, finer, 2, **shared)
-        x = 2 * torch.rand(20, 3) - 1
+        source, target = filled(mlp(kind, n, 2, **shared)).double(), mlp(kind, finer, 2, **shared).double()
+        x = 2 * torch.rand(20, 3, dtype=torch.float64) - 1
         networks.interpolate_high_order_mlp(source, target)
-        assert difference(target(x), source(x)) < 1e-4
+        assert difference(target(x), source(x)) < 1e-11
         assert target.output_layer is target.model[-1]
         doubled = mlp(kind, finer, 2, **shared).double()
         networks.interpolate_high_order_mlp(source.double(), doubled)
