@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .runner import Settings, run, ticks
 from .stamp import ROOT, in_checkout, today
 
 SETS = {"cases": CASES, "layers": LAYERS, "segments": SWEEP}  # by --what
-QUICK = Settings(rounds=3, budget=0.05, memory=False)
+QUICK = Settings(rounds=3, budget=0.05, memory=False, processes=1)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,8 +39,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     default = QUICK if options.quick else Settings()
-    settings = Settings(
-        options.rounds or default.rounds, default.budget, default.memory and not options.no_memory
+    settings = replace(
+        default,
+        rounds=options.rounds or default.rounds,
+        memory=default.memory and not options.no_memory,
     )
     device = torch.device(options.device)
     output = options.output or default_output(device, options.what)
@@ -105,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("cases", "layers", "segments", "rates"),
         help="sums; products and convolutions; time against segments; the kernels' rates (CPU)",
     )
-    add("--rounds", type=_positive, help="rounds of alternation (15; 3 with --quick)")
+    add("--rounds", type=_positive, help="rounds of alternation (25; 3 with --quick)")
     add("--threads", type=_positive, help="threads that torch may use (its own choice)")
     add("--device", default=device, help=f"where to measure ({device})")
     add(

@@ -1,14 +1,16 @@
 """The one runner: builds a case's contenders, checks that they agree, and measures them in alternation.
 
-On a CPU each case has a process of its own: what the tensors of other cases left behind in the allocator
-decides whether a rival's get new pages at each step, which is up to a third of its time.
+On a CPU each case has processes of its own: what the tensors of other cases left behind in the allocator
+decides whether a rival's get new pages at each step, which is up to a third of its time. Where they come to
+lie in one process decides it, too, so the samples of several are put together.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,19 +32,67 @@ Tick = Callable[[str], None]
 class Settings:
     """rounds of alternation; budget: about the seconds a contender may take in each mode of a case.
 
+    processes: in which a case is measured, if it has its own; each has its share of the rounds and seconds.
     without: rivals by name that are left out.
     """
 
-    rounds: int = 15
-    budget: float = 0.6
+    rounds: int = 25
+    budget: float = 1.0
     memory: bool = True
     without: tuple[str, ...] = ()
+    processes: int = 5
+
+    def share(self) -> "Settings":
+        """Those of one of the processes."""
+        return replace(
+            self, rounds=math.ceil(self.rounds / self.processes), budget=self.budget / self.processes
+        )
+
+
+@dataclass
+class Samples:
+    """Seconds of a contender's calls in one mode, in samples of so many calls."""
+
+    repeats: int
+    seconds: list[float]
+
+    @classmethod
+    def of(cls, turn: Turn) -> "Samples":
+        """Those that a turn has taken."""
+        return cls(turn.repeats, turn.samples)
+
+
+@dataclass
+class Measured:
+    """What one process finds: an entry for each contender, ours first, and samples of those that were timed.
+
+    product: those of a square matrix product, of so many floating-point operations.
+    """
+
+    entries: list[dict[str, Any]]
+    samples: dict[str, dict[str, Samples]]
+    product: Samples
+    flop: int
+
+    def add(self, other: "Measured") -> None:
+        """Put the samples of another process to these, of what was measured in both."""
+        self.product.seconds += other.product.seconds
+        for entry, elsewhere in zip(self.entries, other.entries, strict=True):
+            name = entry["name"]
+            if name in self.samples and name in other.samples:
+                for mode, samples in self.samples[name].items():
+                    samples.seconds += other.samples[name][mode].seconds
+            else:
+                self.samples.pop(name, None)
+                entry.update({k: v for k, v in elsewhere.items() if k == "not_measured"})
 
 
 def ticks(cases: Iterable[Case], settings: Settings, device: torch.device) -> int:
     """How many ticks of progress `run` gives."""
+    processes = settings.processes if device.type == "cpu" else 1
+    rounds = settings.share().rounds if processes > 1 else settings.rounds
     contenders = [1 + len(rivals.rivals(case, device)) for case in cases]
-    return sum(settings.rounds + count * (1 + settings.memory) for count in contenders)
+    return sum(processes * (rounds + count) + count * settings.memory for count in contenders)
 
 
 def run(cases: Iterable[Case], settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
@@ -65,13 +115,9 @@ def run(cases: Iterable[Case], settings: Settings, device: torch.device, tick: T
 def measure(
     case: Case, settings: Settings, device: torch.device, tick: Tick, apart: bool = False
 ) -> dict[str, Any]:
-    """Measure one case: its contenders in a list, ours first; apart: in a process of its own."""
-    found: dict[str, Any]
+    """Measure one case: its contenders in a list, ours first; apart: in processes of its own."""
     with _precision(case):
-        if apart:
-            found = fresh.call(_time, case, settings, device, tell=tick)
-        else:
-            found = _time(case, settings, device, tick)
+        found = _figures(case, (_in_processes if apart else _time)(case, settings, device, tick))
         for entry in found["contenders"] if settings.memory else ():
             tick(f"{case.name}: memory of {entry['name']}")
             if "not_measured" not in entry:
@@ -79,6 +125,13 @@ def measure(
                 mib = None if used.mib is None else round(used.mib, 2)
                 entry["memory"] = {"peak_mib": mib, "resolution_mib": used.resolution, "how": used.how}
     return found
+
+
+def _in_processes(case: Case, settings: Settings, device: torch.device, tick: Tick) -> Measured:
+    measured: Measured = fresh.call(_time, case, settings.share(), device, tell=tick)
+    for _ in range(1, settings.processes):
+        measured.add(fresh.call(_time, case, settings.share(), device, tell=tick))
+    return measured
 
 
 @contextmanager
@@ -92,13 +145,13 @@ def _precision(case: Case) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _time(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
-    """What `measure` finds, without memory; where it runs apart it has no precision from there."""
+def _time(case: Case, settings: Settings, device: torch.device, tick: Tick) -> Measured:
+    """What one process finds; where it runs apart it has no precision from there."""
     with _precision(case):
         return _alternating(case, settings, device, tick)
 
 
-def _alternating(case: Case, settings: Settings, device: torch.device, tick: Tick) -> dict[str, Any]:
+def _alternating(case: Case, settings: Settings, device: torch.device, tick: Tick) -> Measured:
     entries: list[dict[str, Any]] = []
     turns: dict[str, dict[str, Turn]] = {}
     ours: Step | None = None
@@ -123,18 +176,28 @@ def _alternating(case: Case, settings: Settings, device: torch.device, tick: Tic
     product.calibrate(settings.rounds, settings.budget)
     everyone = [product, *(turn for modes in turns.values() for turn in modes.values())]
     alternate(everyone, settings.rounds, lambda: tick(f"{case.name}: timing"))
-    rate = flop / statistics.median(product.samples)
-    for entry in entries:
+    samples = {
+        name: {mode: Samples.of(turn) for mode, turn in modes.items()} for name, modes in turns.items()
+    }
+    return Measured(entries, samples, Samples.of(product), flop)
+
+
+def _figures(case: Case, measured: Measured) -> dict[str, Any]:
+    """Of each contender times, ratios to ours and useful rates over that of the product, in its entry."""
+    rate = measured.flop / statistics.median(measured.product.seconds)
+    useful = {rival.name: rival.useful for rival in rivals.RIVALS}
+    for entry in measured.entries:
         name = entry["name"]
-        if name in turns:
-            useful = others[name].useful(case) if name in others else case.flop
+        if name in measured.samples:
+            flop = useful[name](case) if name in useful else case.flop
             for mode in MODES:
-                entry[mode] = _figures(useful, mode, turns[name], turns[OURS], rate)
+                samples, ours = (measured.samples[who][mode] for who in (name, OURS))
+                entry[mode] = _figures_of(samples, ours, PASSES[mode] * flop / rate)
     return {
         "case": asdict(case),
         "useful_flop": {mode: case.flop * PASSES[mode] for mode in MODES},
         "gemm_gflops": _rounded(rate / 1e9),
-        "contenders": entries,
+        "contenders": measured.entries,
     }
 
 
@@ -168,23 +231,19 @@ def _agreeing(case: Case, step: Step, ours: Step) -> dict[str, float]:
     return {name: float(f"{value:.1e}") for name, value in found.items()}
 
 
-def _figures(
-    useful: int, mode: str, turns: dict[str, Turn], ours: dict[str, Turn], rate: float
-) -> dict[str, Any]:
-    """Times of a contender in one mode, ratio to ours, useful rate over that of a matrix product."""
-    samples = turns[mode].samples
-    median, ours_median = (_rounded(1e3 * statistics.median(t[mode].samples)) for t in (turns, ours))
+def _figures_of(samples: Samples, ours: Samples, least: float) -> dict[str, Any]:
+    """Times of a contender in one mode; least: the seconds that its useful arithmetic takes in a product."""
+    median, ours_median = (_rounded(1e3 * statistics.median(each.seconds)) for each in (samples, ours))
     low = high = 1e-3 * median
-    if len(samples) > 1:
-        low, _, high = statistics.quantiles(samples, method="inclusive")
-    flop = PASSES[mode] * useful
+    if len(samples.seconds) > 1:
+        low, _, high = statistics.quantiles(samples.seconds, method="inclusive")
     return {
         "median_ms": median,
         "quartiles_ms": [_rounded(1e3 * low), _rounded(1e3 * high)],
-        "samples": len(samples),
-        "calls_per_sample": turns[mode].repeats,
+        "samples": len(samples.seconds),
+        "calls_per_sample": samples.repeats,
         "ratio_to_ours": _rounded(median / ours_median),
-        "useful_rate_over_gemm": _rounded(flop / (1e-3 * median) / rate),
+        "useful_rate_over_gemm": _rounded(1e3 * least / median),
     }
 
 

@@ -95,13 +95,14 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        dtype = self.base_weight.dtype
+        base_weight = self.base_weight
+        dtype = base_weight.dtype
         if x.dtype != dtype and (torch.float64 in (x.dtype, dtype) or not autocast(x)):
             raise TypeError(f"x: got {x.dtype}, needs that of the layer, {dtype}")
         scaler = self.spline_scaler.T if self.enable_standalone_scale_spline else None
         weight, basis = self.spline_weight.permute(1, 2, 0), self._basis(lookup_dtype(x))
         base = None if _plain_silu(self.base_activation) else self.base_activation(x)
-        return link(x, weight, basis, gain=scaler, base=base, base_weight=self.base_weight)
+        return link(x, weight, basis, gain=scaler, base=base, base_weight=base_weight)
 
     def b_splines(self, x: Tensor) -> Tensor:
         """The B-splines at x [N, in]: [N, in, grid_size + spline_order], in x's dtype; 0 outside the grid."""

@@ -168,6 +168,28 @@ def test_a_killed_case_leaves_the_others(tmp_path: Path, monkeypatch: pytest.Mon
         cli.main(["--quick", "--cases", "large", "--output", str(output)])
 
 
+def test_samples_of_several_processes_are_put_together() -> None:
+    settings = runner.Settings(rounds=3, budget=0.0, memory=False, processes=2)
+    ticks: list[str] = []
+    found = runner.measure(TINY, settings, CPU, ticks.append, apart=True)
+    timed = [entry for entry in found["contenders"] if "forward" in entry]
+    assert len(timed) > 1 and all(entry["forward"]["samples"] == 2 * 2 for entry in timed)
+    assert len(ticks) == runner.ticks([TINY], settings, CPU)
+
+
+def test_samples_need_every_process() -> None:
+    def one(**samples: list[float]) -> runner.Measured:
+        timed = {name: {"forward": runner.Samples(1, seconds)} for name, seconds in samples.items()}
+        untimed = {"not_measured": "why"}
+        entries = [{"name": name} | ({} if name in timed else untimed) for name in ("ours", "x", "y")]
+        return runner.Measured(entries, timed, runner.Samples(1, [1.0]), 1)
+
+    found = one(ours=[1.0], x=[2.0])
+    found.add(one(ours=[3.0], y=[4.0]))
+    assert found.samples == {"ours": {"forward": runner.Samples(1, [1.0, 3.0])}}
+    assert [entry.get("not_measured") for entry in found.entries] == [None, "why", "why"]
+
+
 def test_peak_memory_comes_from_another_process() -> None:
     peak = runner.peak(replace(TINY, batch=2**15), "expand + GEMM", CPU)
     expanded = 2**15 * 3 * 9 * 4 / 2**20  # batch, in, K, bytes

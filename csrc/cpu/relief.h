@@ -31,9 +31,7 @@ inline bool weighs(const T* phi, int count) {
   constexpr int L = Simd<T>::lanes;
   for (int r = 0; r < count; r += L) {
     const Vector<T> v = load_some(phi + r, count - r);
-    const auto large = (v < 0 ? -v : v) * T(MOST_APART) >= T(1) + Vector<T>{};
-    for (int l = 0; l < L; ++l)
-      if (large[l]) return true;
+    if (any((v < 0 ? -v : v) * T(MOST_APART) >= T(1) + Vector<T>{})) return true;
   }
   return false;
 }

@@ -122,6 +122,20 @@ inline void store_some(double* p, Vector<double> v, int64_t count) {
 }
 #endif
 
+// Whether a comparison holds in some lane. (Lane after lane it takes as long as the rows of a short segment.)
+template <class M>
+INLINED inline bool any(M holds) {
+#if HOF_VECTOR_BYTES == 64
+  return _mm512_test_epi64_mask(__m512i(holds), __m512i(holds));
+#elif HOF_VECTOR_BYTES == 32
+  return !_mm256_testz_si256(__m256i(holds), __m256i(holds));
+#else
+  for (size_t l = 0; l < sizeof(holds) / sizeof(holds[0]); ++l)
+    if (holds[l]) return true;
+  return false;
+#endif
+}
+
 // Where lane k of a sum of two vectors comes from (lanes from L on: the second vector), so that in the end lanes hold
 // whole sums in order: first within 128 bits by chunks of 1, 2.. lanes, then whole 128 bits (chunk 0). Processors do
 // exactly these shuffles fast.
