@@ -10,6 +10,7 @@ from .report import figure, label, machine, peak_text, shape
 
 RIVALS = (
     "high-order-layers-torch",
+    "efficient-kan",
     "Cox-de Boor + GEMM",
     "expand + GEMM",
     "expand + convolution",
@@ -21,8 +22,9 @@ RIVALS = (
 
 def table(result: dict[str, Any], name: str) -> str:
     """Forward + backward of ours, and the rivals' time and memory over ours, as Markdown with its source."""
-    known = {contender["name"] for entry in result["cases"] for contender in entry["contenders"]}
-    there = [rival for rival in RIVALS if rival in known]
+    everyone = (contender for entry in result["cases"] for contender in entry["contenders"])
+    timed = {contender["name"] for contender in everyone if "forward_backward" in contender}
+    there = [rival for rival in RIVALS if rival in timed]
     head = ["layer", "ours", *there]
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(entry, there) for entry in result["cases"])]
     lines = [f"| {' | '.join(row)} |" for row in rows]

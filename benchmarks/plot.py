@@ -19,6 +19,7 @@ COLOURS = {
     "expand + convolution": "#e08a1e",
     "Cox-de Boor + GEMM": "#c2571a",
     "high-order-layers-torch": "#7d5ba6",
+    "efficient-kan": "#7d5ba6",
     "nn.Linear": "#b5b5b5",
     "nn.Conv2d": "#b5b5b5",
 }

@@ -1,5 +1,6 @@
 """Who is measured: our public layers, and what they are compared with."""
 
+import importlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -189,11 +190,27 @@ def _cox_de_boor(case: Case, layer: nn.Module) -> nn.Module:
     return CoxDeBoorKAN(**_copies(layer))
 
 
-def _high_order_layers(case: Case, layer: nn.Module) -> nn.Module:
+def _installed(name: str) -> Any:
     try:
-        import high_order_layers_torch.layers as theirs
+        module = importlib.import_module(name)
     except ModuleNotFoundError as missing:
         raise NotMeasured(f"{missing.name} is not installed") from None
+    if module.__name__.partition(".")[0] == hof.__name__:
+        raise NotMeasured(f"{name} stands for our layers here")
+    return module
+
+
+def _efficient_kan(case: Case, layer: nn.Module) -> nn.Module:
+    theirs = _installed("efficient_kan")
+    sizes = case.in_features, case.out_features
+    with _one_thread():
+        peer: nn.Module = theirs.KANLinear(*sizes, grid_size=case.segments, spline_order=case.n - 1)
+    peer.load_state_dict(layer.state_dict())
+    return peer.to(next(layer.parameters()))
+
+
+def _high_order_layers(case: Case, layer: nn.Module) -> nn.Module:
+    theirs = _installed("high_order_layers_torch.layers")
     like = next(layer.parameters())
     with torch.device(like.device):
         peer = _named(theirs, case).to(like)
@@ -249,6 +266,7 @@ RIVALS = (
     Rival("expand + GEMM", _expanded, (*FAMILIES, "monomial", "chebyshev")),
     Rival("expand + convolution", _expanded_conv, CONV),
     Rival("Cox-de Boor + GEMM", _cox_de_boor, ("kan",)),
+    Rival("efficient-kan", _efficient_kan, ("kan",)),
     Rival("high-order-layers-torch", _high_order_layers, (*FAMILIES, *PRODUCTS, *CONV, *ND)),
     Rival("nn.Linear", _linear, (*SUMS, *PRODUCTS), same=False, useful=attrgetter("linear_flop")),
     Rival("nn.Conv2d", _conv, CONV, same=False, useful=attrgetter("linear_flop")),

@@ -20,6 +20,7 @@ from high_order_fused.benchmarks.cases import CASES, GPU_CASES, KINDS, LAYERS, C
 from high_order_fused.benchmarks.step import differences, forward, forward_backward
 
 from high_order_fused import __main__ as command
+from high_order_fused.compat import efficient_kan
 
 CPU = torch.device("cpu")
 TINY = Case("tiny", "continuous", 9, 3, 2, n=3, segments=4)
@@ -113,6 +114,12 @@ def test_a_missing_peer_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None
     found = {entry["name"]: entry for entry in measured(TINY)["contenders"]}
     assert found["high-order-layers-torch"]["not_measured"].endswith("is not installed")
     assert found["expand + GEMM"]["forward"]["ratio_to_ours"] > 0
+
+
+def test_our_own_layers_are_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficient_kan", efficient_kan)
+    with pytest.raises(rivals.NotMeasured, match="efficient_kan stands for our layers here"):
+        rivals.build(named(["kan-5"])[0].small(), "efficient-kan", CPU)
 
 
 def test_ours_and_the_reference_are_not_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
