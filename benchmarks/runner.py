@@ -37,7 +37,7 @@ class Settings:
     """
 
     rounds: int = 25
-    budget: float = 1.0
+    budget: float = 2.0
     memory: bool = True
     without: tuple[str, ...] = ()
     processes: int = 5

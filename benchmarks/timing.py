@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-SAMPLE = 1e-2  # seconds that a sample lasts at least: what another left in the caches then counts little
+SAMPLE = 5e-2  # seconds that a sample lasts at least: what another left in caches and heap then counts little
 FEWEST = 3  # samples that even a slow contender gives
 REPEAT_BELOW = 0.05  # seconds: a first call this fast may have been mostly warm-up
 

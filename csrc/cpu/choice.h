@@ -60,10 +60,15 @@ INLINED inline int64_t most_parts(const Problem<T>& p) { return few_rows(p) ? 64
 // About 64 rows for each segment and 512 in all, so that a window is worth loading, within what the second-level cache holds
 // of a block of y or g and of the window values of 16 inputs.
 template <class T>
-INLINED inline int tile_rows(const Problem<T>& p) {
+INLINED inline int tile_rows(const Problem<T>& p, int64_t limit = 2048) {
   const int64_t segments = p.basis.product() ? 1 : p.basis.segments;
-  const int64_t most = std::clamp<int64_t>(32768 / std::max(p.basis.n, 1), 256, 2048), least = std::min<int64_t>(512, most);
+  const int64_t most = std::clamp<int64_t>(32768 / std::max(p.basis.n, 1), 256, limit), least = std::min<int64_t>(512, most);
   return int(std::min(std::max<int64_t>(p.batch, 1), std::clamp(64 * segments, least, most)));
 }
+
+// Twice as many float32 rows of very many segments: each tile passes over the sums of all coefficients, which no cache holds.
+// Not beside a branch, whose values need the room.
+template <class T>
+INLINED inline int tile_rows_of_sums(const Problem<T>& p) { return tile_rows(p, p.branch || sizeof(T) > 4 ? 2048 : 4096); }
 
 }  // namespace hof

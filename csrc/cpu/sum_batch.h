@@ -89,7 +89,7 @@ inline void finish_product(const Problem<T>& p, T number, int slots, const T* to
 template <class T>
 inline Cut cut_by_inputs(const Problem<T>& p, int threads) {
   Cut cut{};
-  cut.tiles = divided(p.batch, tile_rows(p));
+  cut.tiles = divided(p.batch, tile_rows_of_sums(p));
   set_equal_rows(p, cut);
   const int64_t blocks = divided(p.inputs, SLOTS);
   cut.parts = std::clamp<int64_t>(divided(threads, std::max<int64_t>(p.groups, 1)), 1, std::max<int64_t>(blocks, 1));
