@@ -89,8 +89,8 @@ class Measured:
 
 def ticks(cases: Iterable[Case], settings: Settings, device: torch.device) -> int:
     """How many ticks of progress `run` gives."""
-    processes = settings.processes if device.type == "cpu" else 1
-    rounds = settings.share().rounds if processes > 1 else settings.rounds
+    apart = device.type == "cpu"
+    processes, rounds = (settings.processes, settings.share().rounds) if apart else (1, settings.rounds)
     contenders = [1 + len(rivals.rivals(case, device)) for case in cases]
     return sum(processes * (rounds + count) + count * settings.memory for count in contenders)
 

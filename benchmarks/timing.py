@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-SAMPLE = 5e-2  # seconds that a sample lasts at least: what another left in caches and heap then counts little
+# seconds that a sample lasts at least: what another left in caches, and on a CPU in the heap, then counts little
+SAMPLE = {"cpu": 5e-2, "cuda": 1e-2}
 FEWEST = 3  # samples that even a slow contender gives
 REPEAT_BELOW = 0.05  # seconds: a first call this fast may have been mostly warm-up
 
@@ -28,7 +29,7 @@ class Turn:
         seconds, result = self._first()
         if seconds < REPEAT_BELOW:
             seconds, result = self._first()
-        self.repeats = math.ceil(SAMPLE / seconds)
+        self.repeats = math.ceil(SAMPLE[self.device.type] / seconds)
         affordable = int(budget / (self.repeats * seconds))
         self.wanted = min(rounds, max(FEWEST, affordable))
         return result

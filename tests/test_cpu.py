@@ -56,6 +56,18 @@ def test_every_window_and_number_of_segments(isa, n, segments):
             assert difference(actual, expected) < 1e-11
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_more_rows_than_a_tile(isa, dtype):
+    """Of very many segments a tile has 2048 rows, or 4096 where it sums over rows."""
+    basis = hof.bases.piecewise_lagrange(3, 70)
+    arguments = operands(basis, (1, 4500, 3, 5), dtype)
+    exact = three(
+        reference, *(t.double() for t in arguments[:4]), basis.operands(torch.float64, torch.device("cpu"))
+    )
+    for actual, expected in zip(three(cpu, *arguments), exact, strict=True):
+        assert actual.dtype == dtype and difference(actual, expected) < TOLERANCE[dtype]
+
+
 @pytest.mark.parametrize("segments", [1, 6])
 @pytest.mark.parametrize("away", [0.0, 1e-9, 1e-3])
 def test_functions_that_nearly_add_up_to_a_number(isa, segments, away):
