@@ -49,9 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     if options.what == "rates":
         with console.status("rates") as status:
-            found = rates.measure(
-                settings.rounds, settings.budget, lambda part: status.update(f"rates: {part}")
-            )
+            found = rates.measure(settings, lambda part: status.update(f"rates: {part}"))
         console.print(rates.table(found, output.name), highlight=False, soft_wrap=True)
         _write_json(found, output)
         console.print(f"wrote {output}", style="dim", highlight=False)

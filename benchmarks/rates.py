@@ -1,4 +1,8 @@
-"""How near the kernels are to a matrix product; segments, dtypes, threads, one row, Python around them."""
+"""How near the kernels are to a matrix product; segments, dtypes, threads, one row, Python around them.
+
+A part is what samples it, in several processes whose samples are put together, since where numbers come to
+lie in one makes a tenth, and what its medians say.
+"""
 
 import json
 import statistics
@@ -6,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +22,12 @@ from high_order_fused.backends import get, resolve
 from high_order_fused.functional import sum_batch, sum_inputs, sum_outputs
 from high_order_fused.operands import Operands
 
+from . import fresh
 from .cases import LAYERS, Case, named
 from .markdown import insert
 from .report import figure, machine
 from .rivals import data, ours
+from .runner import Settings
 from .stamp import stamp
 from .step import MODES, forward, forward_backward
 from .timing import Turn, alternate, gemm
@@ -32,24 +39,22 @@ LARGE = Case("large", "continuous", 4096, 128, 128, n=4, segments=5)
 ROW = Case("row", "continuous", 1, 512, 512, n=4, segments=8)
 TINY = Case("tiny", "continuous", 2, 2, 2, n=3, segments=4)
 FEW, MANY = 2, 32  # segments of the convolutions
+CONVOLVED = {"continuous": "conv", "discontinuous": "conv-discontinuous"}
 CPU = torch.device("cpu")
 Tick = Callable[[str], None]
+Sampled = dict[str, list[float]]  # seconds of calls by name
+Seconds = dict[str, float]  # and their medians
 
 
-def measure(rounds: int, budget: float, tick: Tick) -> dict[str, Any]:
+def measure(settings: Settings, tick: Tick) -> dict[str, Any]:
     """All parts, as plain data for JSON. tick(what comes next) is called before each."""
-    parts: dict[str, Callable[[int, float], Any]] = {
-        "segments": _segments,
-        "convolutions": _convolutions,
-        "dtypes": _dtypes,
-        "threads": _threads,
-        "one_row": _one_row,
-        "python": _python,
-    }
-    result: dict[str, Any] = {"stamp": stamp(CPU), "rounds": rounds}
-    for name, part in parts.items():
+    result: dict[str, Any] = {"stamp": stamp(CPU), "rounds": settings.rounds, "processes": settings.processes}
+    for name, (sampled, said) in PARTS.items():
         tick(name)
-        result[name] = part(rounds, budget)
+        share = settings.share()
+        runs = [fresh.call(sampled, share.rounds, share.budget) for _ in range(settings.processes)]
+        together = {call: chain.from_iterable(run[call] for run in runs) for call in runs[0]}
+        result[name] = said({call: statistics.median(seconds) for call, seconds in together.items()})
     return result
 
 
@@ -82,49 +87,54 @@ def table(result: dict[str, Any], name: str) -> str:
     return "\n".join([*lines, "", said])
 
 
-def _medians(calls: dict[str, Callable[[], object]], rounds: int, budget: float) -> dict[str, float]:
-    """Median seconds of calls in alternation."""
+def _samples(calls: dict[str, Callable[[], object]], rounds: int, budget: float) -> Sampled:
+    """Of calls in alternation."""
     turns = {name: Turn(call, CPU) for name, call in calls.items()}
     for turn in turns.values():
         turn.calibrate(rounds, budget)
     alternate(list(turns.values()), rounds)
-    return {name: statistics.median(turn.samples) for name, turn in turns.items()}
+    return {name: turn.samples for name, turn in turns.items()}
 
 
-def _segments(rounds: int, budget: float) -> list[dict[str, Any]]:
+def _of_segments(count: int) -> Case:
+    return replace(LARGE, kind="continuous" if count > 1 else "polynomial", segments=count)
+
+
+def _segments(rounds: int, budget: float) -> Sampled:
     """All numbers of segments in one alternation, so that their times can be compared."""
-    product, product_flop = gemm(CPU, torch.float32)
-    calls: dict[str, Callable[[], object]] = {"gemm": product.call}
-    cases = [
-        replace(LARGE, kind="continuous" if count > 1 else "polynomial", segments=count) for count in SEGMENTS
-    ]
-    for case in cases:
-        layer, x, g = _built(case)
+    calls: dict[str, Callable[[], object]] = {"gemm": gemm(CPU, torch.float32)[0].call}
+    for count in SEGMENTS:
+        layer, x, g = _built(_of_segments(count))
         parts = _contractions(layer, x.detach()[None], g[None])
         parts |= {"forward": partial(forward, layer, x)}
         parts |= {"forward_backward": partial(forward_backward, layer, x, g)}
-        calls |= {f"{name} {case.segments}": call for name, call in parts.items()}
-    seconds = _medians(calls, rounds, budget)
-    rate = product_flop / seconds["gemm"]
+        calls |= {f"{name} {count}": call for name, call in parts.items()}
+    return _samples(calls, rounds, budget)
+
+
+def _rates(seconds: Seconds) -> list[dict[str, Any]]:
+    rate = gemm(CPU, torch.float32)[1] / seconds["gemm"]
     found = []
-    for case in cases:
-        times = {name: seconds[f"{name} {case.segments}"] for name in (*CONTRACTIONS, *MODES)}
-        entry: dict[str, Any] = {"segments": case.segments, "gemm_gflops": _rounded(rate / 1e9)}
+    for count in SEGMENTS:
+        times = {name: seconds[f"{name} {count}"] for name in (*CONTRACTIONS, *MODES)}
+        flop = _of_segments(count).flop
+        entry: dict[str, Any] = {"segments": count, "gemm_gflops": _rounded(rate / 1e9)}
         entry |= {f"{name}_ms": _rounded(1e3 * time) for name, time in times.items()}
-        entry["rates"] = {name: _rounded(case.flop / times[name] / rate) for name in CONTRACTIONS}
+        entry["rates"] = {name: _rounded(flop / times[name] / rate) for name in CONTRACTIONS}
         found.append(entry)
     return found
 
 
-def _convolutions(rounds: int, budget: float) -> dict[str, float]:
-    """Forward + backward at many segments over that at few, of all kinds with segments in one alternation."""
-    names = {"continuous": "conv", "discontinuous": "conv-discontinuous"}
-    cases = named([f"{name}-{count}" for name in names.values() for count in (FEW, MANY)], LAYERS)
-    seconds = _medians(
-        {case.name: partial(forward_backward, *_built(case)) for case in cases}, rounds, budget
-    )
+def _convolutions(rounds: int, budget: float) -> Sampled:
+    """Forward + backward of all kinds with segments in one alternation."""
+    cases = named([f"{name}-{count}" for name in CONVOLVED.values() for count in (FEW, MANY)], LAYERS)
+    return _samples({case.name: partial(forward_backward, *_built(case)) for case in cases}, rounds, budget)
+
+
+def _many_over_few(seconds: Seconds) -> dict[str, float]:
     return {
-        kind: _rounded(seconds[f"{name}-{MANY}"] / seconds[f"{name}-{FEW}"]) for kind, name in names.items()
+        kind: _rounded(seconds[f"{name}-{MANY}"] / seconds[f"{name}-{FEW}"])
+        for kind, name in CONVOLVED.items()
     }
 
 
@@ -140,11 +150,13 @@ def _contractions(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, Callable[
     }
 
 
-def _dtypes(rounds: int, budget: float) -> dict[str, dict[str, float]]:
+def _dtypes(rounds: int, budget: float) -> Sampled:
     built = {dtype: _built(replace(LARGE, dtype=dtype)) for dtype in DTYPES}
-    seconds = _medians(
-        {name: partial(forward_backward, *all_of) for name, all_of in built.items()}, rounds, budget
-    )
+    calls = {name: partial(forward_backward, *all_of) for name, all_of in built.items()}
+    return _samples(calls, rounds, budget)
+
+
+def _over_float32(seconds: Seconds) -> dict[str, dict[str, float]]:
     return {
         name: {
             "forward_backward_ms": _rounded(1e3 * value),
@@ -154,9 +166,9 @@ def _dtypes(rounds: int, budget: float) -> dict[str, dict[str, float]]:
     }
 
 
-def _threads(rounds: int, budget: float) -> dict[str, Any]:
+def _threads(rounds: int, budget: float) -> Sampled:
     layer, x, g = _built(LARGE)
-    before = torch.get_num_threads()
+    every = torch.get_num_threads()
 
     def on(threads: int) -> Callable[[], object]:
         def call() -> object:
@@ -165,53 +177,52 @@ def _threads(rounds: int, budget: float) -> dict[str, Any]:
 
         return call
 
-    try:
-        seconds = _medians({"one": on(1), "all": on(before)}, rounds, budget)
-    finally:
-        torch.set_num_threads(before)
-    return {"threads": before, "speedup": _rounded(seconds["one"] / seconds["all"])}
+    return _samples({"one": on(1), "all": on(every)}, rounds, budget)
 
 
-def _one_row(rounds: int, budget: float) -> dict[str, float]:
+def _speedup(seconds: Seconds) -> dict[str, Any]:
+    return {"threads": torch.get_num_threads(), "speedup": _rounded(seconds["one"] / seconds["all"])}
+
+
+def _one_row(rounds: int, budget: float) -> Sampled:
     """Warm: called again and again. Cold: with 128 MiB written in between, outside the time."""
     layer, x, _ = _built(ROW)
-    linear = nn.Linear(ROW.in_features, ROW.out_features)
-    modules = {"ours": layer, "linear": linear}
-    warm = _medians({name: partial(forward, m, x) for name, m in modules.items()}, rounds, budget)
+    modules = {"ours": layer, "linear": nn.Linear(ROW.in_features, ROW.out_features)}
+    warm = {f"{name}, warm": partial(forward, module, x) for name, module in modules.items()}
+    samples = _samples(warm, rounds, budget)
     other = torch.zeros(2**25)
-    samples: dict[str, list[float]] = {name: [] for name in modules}
+    cold = {f"{name}, cold": Turn(partial(forward, module, x), CPU) for name, module in modules.items()}
     for _ in range(4 * rounds):
-        for name, module in modules.items():
+        for turn in cold.values():
             other.add_(1)
-            turn = Turn(partial(forward, module, x), CPU)
             turn.sample()
-            samples[name] += turn.samples
-    cold = {name: statistics.median(values) for name, values in samples.items()}
-    return {
-        "warm_us": _rounded(1e6 * warm["ours"]),
-        "warm_over_linear": _rounded(warm["ours"] / warm["linear"]),
-        "cold_us": _rounded(1e6 * cold["ours"]),
-        "cold_over_linear": _rounded(cold["ours"] / cold["linear"]),
-    }
+    return samples | {name: turn.samples for name, turn in cold.items()}
 
 
-def _python(rounds: int, budget: float) -> dict[str, float]:
-    """A call of the smallest layer less the backend's own function: on one thread."""
+def _over_linear(seconds: Seconds) -> dict[str, float]:
+    found = {}
+    for state in ("warm", "cold"):
+        ours, linear = (seconds[f"{name}, {state}"] for name in ("ours", "linear"))
+        found |= {f"{state}_us": _rounded(1e6 * ours), f"{state}_over_linear": _rounded(ours / linear)}
+    return found
+
+
+def _python(rounds: int, budget: float) -> Sampled:
+    """A call of the smallest layer, and the backend's own function: on one thread."""
+    torch.set_num_threads(1)
     layer, x, _ = _built(TINY)
     w, rows = next(layer.parameters()).detach()[None], x.detach()[None]
     basis = _operands(layer, rows)
     backend = get(resolve(rows))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        calls: dict[str, Callable[[], object]] = {
-            "kernel": lambda: backend.sum_inputs(rows, w, None, basis),
-            "forward": lambda: forward(layer, x),
-            "graph": lambda: layer(x),
-        }
-        seconds = _medians(calls, 2 * rounds, budget)
-    finally:
-        torch.set_num_threads(before)
+    calls: dict[str, Callable[[], object]] = {
+        "kernel": lambda: backend.sum_inputs(rows, w, None, basis),
+        "forward": lambda: forward(layer, x),
+        "graph": lambda: layer(x),
+    }
+    return _samples(calls, rounds, budget)
+
+
+def _without_kernel(seconds: Seconds) -> dict[str, float]:
     return {
         f"{name}_us": _rounded(1e6 * (seconds[name] - seconds["kernel"])) for name in ("forward", "graph")
     }
@@ -229,6 +240,15 @@ def _operands(layer: nn.Module, x: Tensor) -> Operands:
 def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
+
+PARTS: dict[str, tuple[Callable[[int, float], Sampled], Callable[[Seconds], Any]]] = {
+    "segments": (_segments, _rates),
+    "convolutions": (_convolutions, _many_over_few),
+    "dtypes": (_dtypes, _over_float32),
+    "threads": (_threads, _speedup),
+    "one_row": (_one_row, _over_linear),
+    "python": (_python, _without_kernel),
+}
 
 if __name__ == "__main__":
     source, target = Path(sys.argv[1]), Path(sys.argv[2])

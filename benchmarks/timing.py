@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-# seconds that a sample lasts at least: what another left in caches, and on a CPU in the heap, then counts little
+# seconds of a sample, at least: what another left in caches, and on a CPU in the heap, then counts little
 SAMPLE = {"cpu": 5e-2, "cuda": 1e-2}
 FEWEST = 3  # samples that even a slow contender gives
 REPEAT_BELOW = 0.05  # seconds: a first call this fast may have been mostly warm-up
