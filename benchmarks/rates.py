@@ -7,10 +7,9 @@ lie in one makes a tenth, and what its medians say.
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def measure(settings: Settings, tick: Tick) -> dict[str, Any]:
         tick(name)
         share = settings.share()
         runs = [fresh.call(sampled, share.rounds, share.budget) for _ in range(settings.processes)]
-        together = {call: chain.from_iterable(run[call] for run in runs) for call in runs[0]}
+        together = {call: [seconds for run in runs for seconds in run[call]] for call in runs[0]}
         result[name] = said({call: statistics.median(seconds) for call, seconds in together.items()})
     return result
 
@@ -87,7 +86,7 @@ def table(result: dict[str, Any], name: str) -> str:
     return "\n".join([*lines, "", said])
 
 
-def _samples(calls: dict[str, Callable[[], object]], rounds: int, budget: float) -> Sampled:
+def _samples(calls: Mapping[str, Callable[[], object]], rounds: int, budget: float) -> Sampled:
     """Of calls in alternation."""
     turns = {name: Turn(call, CPU) for name, call in calls.items()}
     for turn in turns.values():
@@ -200,7 +199,7 @@ def _one_row(rounds: int, budget: float) -> Sampled:
 
 
 def _over_linear(seconds: Seconds) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for state in ("warm", "cold"):
         ours, linear = (seconds[f"{name}, {state}"] for name in ("ours", "linear"))
         found |= {f"{state}_us": _rounded(1e6 * ours), f"{state}_over_linear": _rounded(ours / linear)}

@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
-from high_order_fused.benchmarks import cli, fresh, rivals, runner
+from high_order_fused.benchmarks import cli, fresh, rates, rivals, runner
 from high_order_fused.benchmarks.cases import CASES, GPU_CASES, KINDS, LAYERS, Case, named
 from high_order_fused.benchmarks.step import differences, forward, forward_backward
 
@@ -195,6 +195,16 @@ def test_samples_need_every_process() -> None:
     found.add(one(ours=[3.0], y=[4.0]))
     assert found.samples == {"ours": {"forward": runner.Samples(1, [1.0, 3.0])}}
     assert [entry.get("not_measured") for entry in found.entries] == [None, "why", "why"]
+
+
+def sampled(rounds: int, budget: float) -> rates.Sampled:
+    return {"one": [1.0] * rounds, "two": [2.0, 3.0, 4.0]}
+
+
+def test_a_part_of_the_rates_is_of_medians_of_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "PARTS", {"part": (sampled, lambda seconds: seconds)})
+    found = rates.measure(runner.Settings(rounds=3, processes=2), lambda part: None)
+    assert found["part"] == {"one": 1.0, "two": 3.0} and found["processes"] == 2
 
 
 def test_peak_memory_comes_from_another_process() -> None:
