@@ -54,14 +54,17 @@ def measure(settings: Settings, tick: Tick) -> dict[str, Any]:
     for name, (sampled, said) in PARTS.items():
         tick(name)
         share = settings.share()
-        runs = [fresh.call(_there, sampled, share.rounds, share.budget) for _ in range(settings.processes)]
+        runs = [
+            fresh.call(_keeping_memory, sampled, share.rounds, share.budget)
+            for _ in range(settings.processes)
+        ]
         together = {call: [seconds for run in runs for seconds in run[call]] for call in runs[0]}
         result[name] = said({call: statistics.median(seconds) for call, seconds in together.items()})
     return result
 
 
-def _there(sampled: Callable[[int, float], Sampled], rounds: int, budget: float) -> Sampled:
-    """What a part samples, in its process; memory is kept where the C library is glibc."""
+def _keeping_memory(sampled: Callable[[int, float], Sampled], rounds: int, budget: float) -> Sampled:
+    """What a part samples, in its process, where freed memory is kept if the C library is glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, 2**30)

@@ -56,11 +56,6 @@ class Samples:
     repeats: int
     seconds: list[float]
 
-    @classmethod
-    def of(cls, turn: Turn) -> "Samples":
-        """Those that a turn has taken."""
-        return cls(turn.repeats, turn.samples)
-
 
 @dataclass
 class Measured:
@@ -84,7 +79,7 @@ class Measured:
                     samples.seconds += other.samples[name][mode].seconds
             else:
                 self.samples.pop(name, None)
-                entry.update({k: v for k, v in elsewhere.items() if k == "not_measured"})
+                entry.setdefault("not_measured", elsewhere.get("not_measured"))
 
 
 def ticks(cases: Iterable[Case], settings: Settings, device: torch.device) -> int:
@@ -177,9 +172,10 @@ def _alternating(case: Case, settings: Settings, device: torch.device, tick: Tic
     everyone = [product, *(turn for modes in turns.values() for turn in modes.values())]
     alternate(everyone, settings.rounds, lambda: tick(f"{case.name}: timing"))
     samples = {
-        name: {mode: Samples.of(turn) for mode, turn in modes.items()} for name, modes in turns.items()
+        name: {mode: Samples(turn.repeats, turn.samples) for mode, turn in modes.items()}
+        for name, modes in turns.items()
     }
-    return Measured(entries, samples, Samples.of(product), flop)
+    return Measured(entries, samples, Samples(product.repeats, product.samples), flop)
 
 
 def _figures(case: Case, measured: Measured) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def needs_basis(value: object, name: str = "basis") -> Basis:
 
 def autocast(x: Tensor) -> bool:
     """Whether autocast is on where x is; False on devices that have none, such as meta."""
-    if not torch._C._is_any_autocast_enabled():  # most calls end here, in a tenth of the time
+    if not torch._C._is_any_autocast_enabled():  # most calls end here, without asking for a device
         return False
     device = x.device.type
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
