@@ -58,7 +58,7 @@ template <class T>
 INLINED inline int64_t most_parts(const Problem<T>& p) { return few_rows(p) ? 64 : 2; }
 
 // About 64 rows for each segment and 512 in all, so that a window is worth loading, within what the second-level cache holds
-// of a block of y or g and of the window values of 16 inputs.
+// of a block of y or g and of the window values of a tile's inputs.
 template <class T>
 INLINED inline int tile_rows(const Problem<T>& p, int64_t limit = 2048) {
   const int64_t segments = p.basis.product() ? 1 : p.basis.segments;

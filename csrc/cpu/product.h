@@ -134,8 +134,8 @@ void run_product(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
   const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   ProductScratch<T> own(p, cut.rows, arena);
-  for (int64_t i = 0; i < p.inputs; i += SLOTS)
-    meet<T>(p, nullptr, own.tile, e, row, rows, i, int(std::min<int64_t>(SLOTS, p.inputs - i)), own.met);
+  for (int64_t i = 0, some = tile_inputs(p.basis); i < p.inputs; i += some)
+    meet<T>(p, nullptr, own.tile, e, row, rows, i, int(std::min(some, p.inputs - i)), own.met);
   with_storage<T>(p.w, p.w_storage, [&](auto* stored) {
     const auto* w = stored + e * p.inputs * p.basis.size * p.outputs;
     over_outputs<T>(p.basis.n, 0, p.outputs, [&]<int N, int Q, bool Whole>(int64_t o) {
@@ -157,9 +157,6 @@ void run_product(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratc
 
 // ---- gradients, in three passes over a tile of rows: what the rows meet; blocks of outputs, whose gradient of w is
 // theirs alone; the sums of the shares of the gradient of x, one for each cache line of outputs, however they are cut
-
-template <class T>
-constexpr int LINE = 64 / int(sizeof(T));
 
 constexpr int64_t SHARES = 1 << 20;  // numbers
 
@@ -199,7 +196,7 @@ Cut cut_product_gradients(const Problem<T>& p, int pass, int threads) {
   cut.part = std::clamp<int64_t>(padded(divided(p.outputs, threads), LINE<T>), LINE<T>, std::max(LINE<T>, BLOCK<T>));
   cut.parts = divided(p.outputs, cut.part);
   if (pass == 0) {
-    cut.units = divided(p.inputs, SLOTS);
+    cut.units = divided(p.inputs, tile_inputs(p.basis));
     cut.scratch = bytes_of<MeetScratch<T>>(p, cut.rows);
   } else if (pass == 1) {
     cut.units = cut.parts;
@@ -215,8 +212,8 @@ void meet_rows(const Problem<T>& p, const Problem<T>& slopes, const Cut& cut, co
                char* scratch) {
   Arena arena{reinterpret_cast<uintptr_t>(scratch)};
   MeetScratch<T> own(p, cut.rows, arena);
-  const int64_t i = unit * SLOTS;
-  meet<T>(p, &slopes, own.tile, of.e, of.row, of.rows, i, int(std::min<int64_t>(SLOTS, p.inputs - i)), of.met);
+  const int64_t some = tile_inputs(p.basis), i = unit * some;
+  meet<T>(p, &slopes, own.tile, of.e, of.row, of.rows, i, int(std::min(some, p.inputs - i)), of.met);
 }
 
 // Cache lines of a block of outputs.

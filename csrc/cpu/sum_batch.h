@@ -9,9 +9,9 @@ namespace HOF_VARIANT {
 // Inputs whose sums are kept at once where the result cannot hold them: a tile's where it has all rows.
 template <class T>
 inline int64_t few_inputs(const Problem<T>& p, const Cut& cut) {
-  const int64_t most = cut.tiles > 1 ? cut.part : std::min<int64_t>(cut.part, SLOTS);
+  const int64_t some = tile_inputs(p.basis), most = cut.tiles > 1 ? cut.part : std::min(cut.part, some);
   const int64_t few = std::clamp<int64_t>(SUMS_NUMBERS / std::max<int64_t>(p.basis.size * p.outputs, 1), 1, std::max<int64_t>(most, 1));
-  return few < SLOTS ? few : few / SLOTS * SLOTS;
+  return few < some ? few : few / some * some;
 }
 
 // v[slot, k, o] += the sums over the rows of a tile that is evaluated and whose reliefs are found; those of the functions that are left of
@@ -142,7 +142,7 @@ template <class T, class Pack, class Add, class Give>
 inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const BatchScratch<T>& own, Pack&& pack, Add&& add,
                        Give&& give) {
   const auto [e, first, end] = InputsPart(p, cut, unit);
-  const int64_t each = p.basis.size * p.outputs, few = own.few ? own.few : cut.part;
+  const int64_t each = p.basis.size * p.outputs, few = own.few ? own.few : cut.part, some = tile_inputs(p.basis);
   const Relief<T> left_out = left_out_of_batch(p);
   std::fill_n(own.total, padded(p.outputs, Simd<T>::width), T(0));
   for (int64_t from = first; from < end; from += few) {
@@ -155,11 +155,10 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const 
         const Blocks<T> g = pack(e, row, rows, from == first);
         if (from == first && left_out.skipped) add_cotangents(g, p.outputs, own.total);
       }
-      for (int64_t i = from; i < to; i += SLOTS)
-        add(e, row, rows, i, int(std::min<int64_t>(SLOTS, to - i)), v + (i - from) * each);
+      for (int64_t i = from; i < to; i += some) add(e, row, rows, i, int(std::min(some, to - i)), v + (i - from) * each);
     }
-    for (int64_t i = from; i < to && left_out.skipped; i += SLOTS)
-      finish_product(p, left_out.number, int(std::min<int64_t>(SLOTS, to - i)), own.total, v + (i - from) * each);
+    for (int64_t i = from; i < to && left_out.skipped; i += some)
+      finish_product(p, left_out.number, int(std::min(some, to - i)), own.total, v + (i - from) * each);
     if (own.few) give(e, from, to, v);
   }
 }

@@ -103,8 +103,8 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   else
     std::fill_n(y.data, rows * padded(outputs, Simd<T>::lanes), T(0));
 
-  for (int64_t i = input; i < end; i += SLOTS) {
-    const int slots = int(std::min<int64_t>(SLOTS, end - i));
+  for (int64_t i = input, some = tile_inputs(p.basis); i < end; i += some) {
+    const int slots = int(std::min(some, end - i));
     tile.prepare(left, e, row, rows, i, slots);
     const S* w = coefficients + (e * p.inputs + i) * K * p.outputs + first;
     if (p.basis.product()) {

@@ -67,7 +67,7 @@ struct OutputsRoom {
     constexpr int L = Simd<T>::lanes;
     partial = reinterpret_cast<Vector<T>*>(
         arena.take<T>(L * std::max<int64_t>(rows + L, SLOTS * p.basis.n * Simd<T>::block)));
-    columns = arena.take<T>(int64_t(SLOTS) * rows);
+    columns = arena.take<T>(int64_t(tile_inputs(p.basis)) * rows);
     relieved = arena.take<T>(p.basis.product() ? SLOTS * (p.basis.n - 1) * p.outputs : 0);
   }
 };
@@ -182,8 +182,8 @@ void run_outputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int
     return p.basis.product() ? pack_columns<T>(cotangent, p.g_row, rows, p.outputs, own.g)
                              : pack_rows<T>(cotangent, p.g_row, rows, p.outputs, own.g);
   });
-  for (int64_t i = first; i < end; i += SLOTS) {
-    const int slots = int(std::min<int64_t>(SLOTS, end - i));
+  for (int64_t i = first, some = tile_inputs(p.basis); i < end; i += some) {
+    const int slots = int(std::min(some, end - i));
     tile.prepare(p, e, row, rows, i, slots);
     tile.find_reliefs(p.basis, i, slots, true);
     outputs_of_tile(p, tile, g, coefficients + (e * p.inputs + i) * p.basis.size * p.outputs, slots, own.room);

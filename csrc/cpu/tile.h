@@ -13,7 +13,14 @@
 namespace hof {
 namespace HOF_VARIANT {
 
-constexpr int SLOTS = 16;    // inputs of a tile: a cache line of x
+template <class T>
+constexpr int LINE = 64 / int(sizeof(T));  // numbers of a cache line
+
+constexpr int SLOTS = 16;  // inputs of a tile at most
+
+// Inputs of a tile: a cache line of x. Those of a product share their outputs, which are read and written for each tile.
+template <class T>
+inline int tile_inputs(const Basis<T>& basis) { return basis.product() ? SLOTS : LINE<T>; }
 
 // Bytes are handed out in lines, so that vectors do not straddle them.
 struct Arena {
@@ -58,7 +65,9 @@ struct Tile {
   Relief<T>* reliefs;  // [slot][windows], or [windows] where all inputs have the same tables
   int32_t *segment, *place;  // of each row; where the next row of a segment goes, for each quarter of the rows
 
-  void lay(const Basis<T>& basis, int rows_at_most, Arena& arena, int64_t slots = SLOTS) {
+  void lay(const Basis<T>& basis, int rows_at_most, Arena& arena) { lay(basis, rows_at_most, arena, tile_inputs(basis)); }
+
+  void lay(const Basis<T>& basis, int rows_at_most, Arena& arena, int64_t slots) {
     // whole vectors are written, also past a segment's end: the next segment overwrites it
     constexpr int most = HOF_VECTOR_BYTES / int(sizeof(int32_t));  // lanes
     capacity = (rows_at_most + 2 * most - 1) / most * most, n = basis.n, segments = basis.segments;
