@@ -1,7 +1,5 @@
 """Peak memory of one training step, in a process of its own."""
 
-import contextlib
-import ctypes
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -11,11 +9,11 @@ from typing import NamedTuple
 import torch
 
 from . import fresh, rivals
+from .allocator import return_freed
 from .cases import Case
 from .step import forward_backward
 
 MIB = 2**20
-M_MMAP_THRESHOLD = -3  # malloc.h
 RESOLUTION = (os.cpu_count() or 1) / 4  # MiB: Linux keeps some pages of each core out of the high-water mark
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -48,7 +46,7 @@ def peak(case: Case, name: str, device: torch.device) -> Peak:
 
 
 def _peak(case: Case, name: str, device_name: str) -> Peak:
-    _own_pages()
+    return_freed()  # else it depends on where blocks happen to lie in the heap, by tens of per cent
     device = torch.device(device_name)
     if device.type == "cpu" and not _reset_high_water():
         return _growth(case, name, device)
@@ -93,15 +91,6 @@ def _reset_high_water() -> bool:
     except OSError:
         return False
     return True
-
-
-def _own_pages() -> None:
-    """Have glibc give every block of 64 KiB pages of its own, returned when it is freed.
-
-    Otherwise the resident set depends on where in the heap blocks happen to lie, by tens of per cent.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
 
 
 def _status(key: str) -> int:

@@ -5,7 +5,6 @@ lie in one makes a tenth, and what its medians say. These processes keep freed m
 float64 the allocator would otherwise ask for new pages at each step, for a seventh of its time.
 """
 
-import ctypes
 import json
 import statistics
 import sys
@@ -24,6 +23,7 @@ from high_order_fused.functional import sum_batch, sum_inputs, sum_outputs
 from high_order_fused.operands import Operands
 
 from . import fresh
+from .allocator import keep_freed
 from .cases import LAYERS, Case, named
 from .markdown import insert
 from .report import figure, machine
@@ -42,7 +42,6 @@ TINY = Case("tiny", "continuous", 2, 2, 2, n=3, segments=4)
 FEW, MANY = 2, 32  # segments of the convolutions
 CONVOLVED = {"continuous": "conv", "discontinuous": "conv-discontinuous"}
 CPU = torch.device("cpu")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 Tick = Callable[[str], None]
 Sampled = dict[str, list[float]]  # seconds of calls by name
 Seconds = dict[str, float]  # and their medians
@@ -64,11 +63,8 @@ def measure(settings: Settings, tick: Tick) -> dict[str, Any]:
 
 
 def _keeping_memory(sampled: Callable[[int, float], Sampled], rounds: int, budget: float) -> Sampled:
-    """What a part samples, in its process, where freed memory is kept if the C library is glibc."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, 2**30)
-        mallopt(M_MMAP_THRESHOLD, 2**25)  # the most it takes
+    """What a part samples, in its process."""
+    keep_freed()
     return sampled(rounds, budget)
 
 

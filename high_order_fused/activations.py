@@ -16,7 +16,12 @@ class PRePU(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.zeros(count("num_features", num_features)))
+        self.scale = nn.Parameter(torch.empty(count("num_features", num_features)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make it ReLU."""
+        nn.init.zeros_(self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         power = self.power()

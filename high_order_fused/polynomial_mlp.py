@@ -35,8 +35,12 @@ class PolynomialLayer(nn.Module):
         self.weight = nn.Parameter(
             torch.empty(out_features if dense else 1, in_features, polynomial_degree + 1)
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the coefficients anew."""
         with torch.no_grad():
-            for degree in range(polynomial_degree + 1):
+            for degree in range(self.polynomial_degree + 1):
                 bound = 0.01 / max(degree, 1) ** 2
                 self.weight[:, :, degree].uniform_(-bound, bound)
 

@@ -1,6 +1,7 @@
 """The fully connected layers of high-order-layers-torch that sum functions; layers.py names them all."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ def make_periodic(x: Tensor, periodicity: float) -> Tensor:
 class PeerLayer(nn.Module):
     """Coefficients `w` [out, in, K] as high-order-layers-torch keeps them, in one of our bases.
 
-    combine(x, weight, basis): how the functions of an output's edges make it.
+    combine(x, weight, basis): how the functions of an output's edges make it. initialize(w): fills w in
+    place; `reset_parameters`, which calls it, is a constructor's last step.
     """
 
     combine: Callable[[Tensor, Tensor, Basis], Tensor] = staticmethod(link)
@@ -46,7 +48,12 @@ class PeerLayer(nn.Module):
         )
         self.basis, self.periodicity = basis, periodicity
         self.w = nn.Parameter(torch.empty(out_features, in_features, size or basis.size, device=device))
-        initialize(self.w.data)
+        self._initialize = initialize
+
+    def reset_parameters(self) -> None:
+        """Draw the coefficients anew."""
+        with torch.no_grad():
+            self._initialize(self.w)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.periodicity is not None:
@@ -92,8 +99,9 @@ class PiecewiseLayer(PeerLayer):
             basis = bases.piecewise_lagrange(n, segments, (-half, half), self.continuous, "extrapolate")
         else:
             basis = peer_piecewise(n, segments, length, self.continuous)
-        initialize = lambda w: init.peer_constants_(w, weight_magnitude)  # noqa: E731
-        super().__init__(basis, in_features, out_features, periodicity, device, initialize)
+        draw = partial(init.peer_constants_, weight_magnitude=weight_magnitude)
+        super().__init__(basis, in_features, out_features, periodicity, device, draw)
+        self.reset_parameters()
         self.n, self.segments, self.length = n, segments, length
 
     def which_segment(self, x: Tensor) -> Tensor:
@@ -148,14 +156,18 @@ class FunctionLayer(PeerLayer):
         size: int | None = None,
     ) -> None:
         bound = weight_magnitude / count("in_features", in_features)
-        constants = initialize == "constant_random"
         draw = (
-            (lambda w: init.peer_constants_(w, weight_magnitude))
-            if constants
-            else (lambda w: w.uniform_(-bound, bound))
+            partial(init.peer_constants_, weight_magnitude=weight_magnitude)
+            if initialize == "constant_random"
+            else partial(nn.init.uniform_, a=-bound, b=bound)
         )
         super().__init__(basis, in_features, out_features, periodicity, device, draw, size)
-        self.result = nn.Parameter(torch.zeros(out_features))  # unused; the peer's checkpoints hold it
+        self.result = nn.Parameter(torch.empty(out_features))  # unused; the peer's checkpoints hold it
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.result)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.expand(*x.shape[:-1], self.in_features) if x.shape[-1:] == (1,) else x)

@@ -1,5 +1,7 @@
 """Our layer, the peers' small layers, activations and normalisation: initial values, shapes, state."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -43,6 +45,28 @@ def test_row_19_edges_begin_as_constants_of_one_draw(kind):
     x = 4 * torch.rand(6, 4, *(2,) * kind.endswith("d") * ("_prod" not in kind)) - 2
     y = (1 + constants).prod(1) - 1 if kind.endswith("prod") else constants.sum(1)
     assert difference(layer(x), y.expand(6, 5)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [*layers.fc_layers, "powers", "activation"])
+def test_layers_made_without_memory_draw_their_parameters_later(kind):
+    """As frameworks do that shard a model: on the device meta, then emptied, then each reset."""
+    makes = {"powers": lambda: PolynomialLayer(4, 5, 3), "activation": lambda: PRePU(4)}
+    sizes = {"n": 3, "segments": 2, "in_features": 4, "out_features": 5}
+    sizes |= {"initialize": "all"} if kind == "polynomial" else {}
+    sizes |= {"dimensions": 2} if kind.endswith("nd") else {}
+    make = makes.get(kind, lambda: high_order_fc_layers(kind, **sizes))
+    torch.manual_seed(7)
+    expected = make().state_dict()
+    layer = make().to("meta").to_empty(device="cpu")
+    for parameter in layer.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    torch.manual_seed(7)
+    for module in layer.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    for name, values in layer.state_dict().items():
+        assert torch.equal(values, expected[name]), name
+    assert pickle.loads(pickle.dumps(layer)).state_dict().keys() == expected.keys()
 
 
 def test_row_19_taps_begin_as_constants_of_one_draw():
