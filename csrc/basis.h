@@ -135,11 +135,14 @@ HOF_BOTH inline void sincospi(V t, V& sine, V& cosine) {
   cosine = swapped ? (negative ? s : minus_s) : (half ? minus_c : c);
 }
 
-// Calls use(f, feature) for the m features at local coordinate u, in order; V is T or a vector of T.
+// Calls use(f, feature) for the m features at local coordinate u, in order; V is T or a vector of T. Beside outer segments
+// bubbles end with theirs, and hats go on where they are lines: far outside powers of u exceed T, and sums of hats that are
+// a number lose it.
 template <class T, class V, class Use>
-HOF_BOTH inline void features(int kind, int m, V u, Use&& use) {
+HOF_BOTH inline void features(const Basis<T>& basis, V u, Use&& use) {
+  const int m = basis.m;
   const V one = V{} + T(1);
-  if (kind == HARMONIC) {
+  if (basis.kind == HARMONIC) {
     use(0, u == u ? one : u);
     V s1, c1;
     sincospi<T>(u, s1, c1);
@@ -154,12 +157,15 @@ HOF_BOTH inline void features(int kind, int m, V u, Use&& use) {
   } else if (m == 1) {
     use(0, u == u ? one : u);
   } else {
+    V within = u;
+    if (basis.outer != NONE) within = u > one ? one : u < -one ? -one : u;
+    if (basis.outer != LIVE) u = within;
     use(0, (1 - u) / 2);
     use(1, (1 + u) / 2);
-    V older = (1 - u) * (1 + u), old = older * u;
+    V older = (1 - within) * (1 + within), old = older * within;
     for (int f = 2; f < m; ++f) {
       use(f, older);
-      const V bubble = 2 * u * old - older;
+      const V bubble = 2 * within * old - older;
       older = old;
       old = bubble;
     }

@@ -89,7 +89,8 @@ struct Operands {
     basis.knots_stride = own(knots.size(0)) * (segments + 1);
     basis.table_stride = own(tables.size(1)) * tables.size(2) * n * m;
     basis.table_segment_stride = tables.size(2) > 1 ? n * m : 0;
-    basis.kind = int(layout[0]), basis.uniform = int(layout[1]), basis.outer = int(layout[2]);
+    basis.kind = int(layout[0]), basis.uniform = int(layout[1]);
+    basis.outer = steeper && layout[2] == LIVE ? FROZEN : int(layout[2]);  // slopes of lines are constants
     basis.size = int(layout[3]), basis.segments = int(segments), basis.n = int(n), basis.m = int(m);
     for (int64_t t = 0; t < segments && start.is_cpu(); ++t)  // elsewhere kernels keep within the coefficients
       STD_TORCH_CHECK(basis.start[t] >= 0 && basis.start[t] + n <= basis.size, "a window lies outside the coefficients");
@@ -118,10 +119,11 @@ Storage storage_of(const Tensor& t) {
   }
 }
 
-// The problem of a contraction, without a place for its result. Either all tensors have groups or none.
+// The problem of a contraction, without a place for its result. Either all tensors have groups or none; anyhow: w need not
+// be contiguous.
 template <class T>
 Problem<T> read_operands(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g, const Tensor* s,
-                         const Basis<T>& basis) {
+                         const Basis<T>& basis, bool anyhow = false) {
   Problem<T> p{};
   p.basis = basis;
   const Grouped rows(x, 3);
@@ -135,7 +137,7 @@ Problem<T> read_operands(int64_t contraction, const Tensor& x, const Tensor* w, 
     p.s = s->const_data_ptr(), p.s_group = like.stride[0], p.s_row = like.stride[1], p.s_input = like.stride[2];
   }
   if (contraction != SUM_BATCH) {
-    STD_TORCH_CHECK(w && w->is_contiguous(), "w");
+    STD_TORCH_CHECK(w && (anyhow || w->is_contiguous()), "w");
     const Grouped like(*w, 4);
     STD_TORCH_CHECK(like.size[0] == p.groups && like.size[1] == p.inputs && like.size[2] == basis.size, "w");
     p.w = w->const_data_ptr(), p.w_storage = storage_of<T>(*w), p.outputs = like.size[3];
@@ -155,8 +157,8 @@ Problem<T> read_operands(int64_t contraction, const Tensor& x, const Tensor* w, 
 // The same with its result, which is still to be filled.
 template <class T>
 std::pair<Problem<T>, Tensor> read_problem(int64_t contraction, const Tensor& x, const Tensor* w, const Tensor* g,
-                                           const Tensor* s, const Basis<T>& basis) {
-  Problem<T> p = read_operands<T>(contraction, x, w, g, s, basis);
+                                           const Tensor* s, const Basis<T>& basis, bool anyhow = false) {
+  Problem<T> p = read_operands<T>(contraction, x, w, g, s, basis, anyhow);
   const int64_t shapes[3][4] = {{p.groups, p.batch, p.outputs},
                                 {p.groups, p.batch, p.inputs},
                                 {p.groups, p.inputs, basis.size, p.outputs}};

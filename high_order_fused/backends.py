@@ -39,9 +39,9 @@ class Backend:
     transpose(matrix): [..., r, c] to [..., c, r], contiguous, by which coefficients are packed; None for a
     backend that reads them with any strides.
     link(x, weight, gain, base, base_weight, basis): sum_inputs of weight times gain, both with any strides,
-    plus base base_weight^T where this is given, base being silu(x) if it is not, and w, the same weight
-    packed; groups are an axis of all tensors or of none. None for a backend with nothing better than one
-    after the other.
+    plus base base_weight^T where this is given, base being silu(x) if it is not, and what link_gradients
+    takes as w, the same weight packed or as it lies; groups are an axis of all tensors or of none. None for a
+    backend with nothing better than one after the other.
     link_gradients(g, x, w, weight, gain, base, base_weight, basis, of_x, of_weight, of_base): the gradients
     of x and of weight and gain that are wanted, from that of link's output; where base_weight is given, with
     of_weight alone, its own, and that of base if it is wanted.

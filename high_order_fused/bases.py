@@ -36,8 +36,8 @@ def tabulated(
     below q. start: int64 [M], the first function of each segment; K = max(start) + n. interval: M equal
     segments, or knots: [I|1, M+1], strictly increasing. one: coefficients [K] of the function 1, by default
     ones. span: where the segments' ends are put while the interval still says which segment x is in; only the
-    peers' oddities need it. spec: the call as text up to its last bracket; the rest is added.
-    It stands for the functions: repr, equality and checkpoints show and compare it.
+    peers' oddities, which extrapolate, need it. spec: the call as text up to its last bracket; the rest is
+    added. It stands for the functions: repr, equality and checkpoints show and compare it.
     ValueError for an unknown policy, a bad interval or bad knots, and for values, start and one whose shapes
     do not go together or a start below 0.
     """
@@ -233,6 +233,8 @@ def _basis(
     span: Interval | None = None,
 ) -> Basis:
     choice("outside", outside, OUTSIDE)
+    if span is not None and outside != "extrapolate":
+        raise ValueError(f"span: got {span} where outside is {outside!r}, needs outside='extrapolate'")
     if knots is None:
         low, high = ends("interval", interval)
         domain = torch.tensor([[low, high]], **HOST)

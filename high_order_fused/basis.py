@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .features import HOST, Matrix, constant, differentiation, features
-from .operands import FROZEN, LIVE, NONE, Layout, Operands, derivative_tables, differentiate, watched
+from .features import FROZEN, HOST, LIVE, NONE, Matrix, constant, differentiation, features
+from .operands import Layout, Operands, derivative_tables, differentiate, watched
 
 OUTSIDE = {"extrapolate": NONE, "linear": LIVE, "clamp": FROZEN, "zero": FROZEN}
 
@@ -95,7 +95,8 @@ class Basis:
     def derivative(self) -> "Basis":
         """The basis of the derivatives phi_k', over the same coefficients."""
         table = differentiate(self.table, self.knots, self._differentiation)
-        return replace(self, spec=f"{self.spec}.derivative()", table=table, one=None)
+        outside = "clamp" if self.outside == "linear" else self.outside  # slopes of lines are constants
+        return replace(self, spec=f"{self.spec}.derivative()", outside=outside, table=table, one=None)
 
     def folded(self) -> "Basis":
         """The basis that `pack(..., fold=True)` packs for: each segment's window is its m features."""

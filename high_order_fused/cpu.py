@@ -190,16 +190,24 @@ def _contract(
 
 
 def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
-    """Strategy and tiles of a contraction of x and w, in words; the cost model is csrc/cpu/choice.h."""
+    """Strategy and tiles of a contraction of x and w, in words; the cost model is csrc/cpu/choice.h.
+
+    Of "link": what becomes of coefficients that are not as the contractions read them.
+    """
     if contraction in _WHOLE:
         return _WHOLE[contraction]
+    packs = contraction == "link"
+    contraction = "sum_inputs" if packs else contraction
     together = contraction == "gradients"  # cut as sum_batch is
     number = ("sum_inputs", "sum_outputs", "sum_batch").index("sum_batch" if together else contraction)
     narrow = w.dtype not in _NATIVE
     chosen = torch.ops.high_order_fused.cpu_choice.default(
         number, x, w.shape[-1], narrow, *basis.tensors, [*basis.layout], _isa
     )
-    strategy, rows, units, scratch = chosen.tolist()
+    strategy, rows, units, scratch, few = chosen.tolist()
+    if packs:
+        as_it_lies = few and not w.is_contiguous() and w.movedim(-1, 1).is_contiguous()
+        return "read as they lie, of four outputs at a time" if as_it_lies else "packed at every call"
     if together:
         enough = units >= torch.get_num_threads()
         return (

@@ -2,6 +2,8 @@
 
 `polynomial` features are hats and bubbles: (1-u)/2, (1+u)/2, (1-u^2) T_k(u) for k = 0, 1, ...; m = 1 is the
 constant. At u = -1 and u = +1 every one but a hat is exactly 0, so nodes on the ends are exact.
+Beside outer segments (`outer`) they end with their segment, and hats go on where functions are lines: far
+outside, powers of u would exceed a dtype, and sums of hats that are a constant would lose it.
 `harmonic` features are 1, sin(pi u), cos(pi u), sin(2 pi u), cos(2 pi u), ...; m is odd.
 """
 
@@ -13,22 +15,25 @@ import torch
 from torch import Tensor
 
 POLYNOMIAL, HARMONIC = 0, 1
+NONE, LIVE, FROZEN = 0, 1, 2  # outer segments: there are none; of lines, u as inside; of constants, u is 0
 
 Matrix = tuple[
     tuple[float, ...], ...
 ]  # plain numbers: they stay real while a compiler traces with fake tensors
 
 
-def polynomial_features(u: Tensor, m: int) -> Tensor:
+def polynomial_features(u: Tensor, m: int, outer: int = NONE) -> Tensor:
     """The m hat-and-bubble functions at u: shape (*u.shape, m). NaN stays NaN."""
     if m == 1:
         return torch.where(u.isnan(), u, torch.ones_like(u)).unsqueeze(-1)
+    within = u if outer == NONE else u.clamp(-1, 1)
+    u = u if outer == LIVE else within
     columns = [(1 - u) / 2, (1 + u) / 2]
-    bubble = (1 - u) * (1 + u)
-    older, old = bubble, bubble * u
+    bubble = (1 - within) * (1 + within)
+    older, old = bubble, bubble * within
     for _ in range(m - 2):
         columns.append(older)
-        older, old = old, 2 * u * old - older
+        older, old = old, 2 * within * old - older
     return torch.stack(columns, -1)
 
 
@@ -42,9 +47,9 @@ def harmonic_features(u: Tensor, m: int) -> Tensor:
     return torch.stack(columns, -1)
 
 
-def features(u: Tensor, m: int, kind: int) -> Tensor:
+def features(u: Tensor, m: int, kind: int, outer: int = NONE) -> Tensor:
     """The m features of a kind (POLYNOMIAL or HARMONIC) at local coordinate u: shape (*u.shape, m)."""
-    return polynomial_features(u, m) if kind == POLYNOMIAL else harmonic_features(u, m)
+    return polynomial_features(u, m, outer) if kind == POLYNOMIAL else harmonic_features(u, m)
 
 
 # where tables are made, whatever the default device and dtype
@@ -108,6 +113,7 @@ def _differentiation(m: int, kind: int) -> Matrix:
             t.append(2 * u * t[-1] - t[-2])
             s.append(2 * u * s[-1] - s[-2])
         d = torch.stack(slopes) @ torch.tensor(from_values(m), **HOST)
+        d[:2, 2:] = 0.0  # slopes of hats are constants; rounding has put bubbles to them
     return _rows(d)
 
 

@@ -12,9 +12,9 @@ from torch.nn import functional
 from .bases import bspline_values
 from .basis import lookup_dtype, widened
 from .checks import autocast, count, ends, tensors
-from .features import POLYNOMIAL, differentiation, from_values
+from .features import FROZEN, POLYNOMIAL, differentiation, from_values
 from .functional import link
-from .operands import FROZEN, Layout, Operands, derivative_tables, placed, watched
+from .operands import Layout, Operands, derivative_tables, placed, watched
 from .reference import expand
 
 

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .features import Matrix, differentiation
-
-NONE, LIVE, FROZEN = 0, 1, 2  # outer segments: there are none; local coordinate as inside; local coordinate 0
+from .features import FROZEN, LIVE, Matrix, differentiation
 
 
 def watched(tensors: Iterable[Tensor | None]) -> bool:
@@ -65,7 +63,8 @@ class Operands(NamedTuple):
         if order == tables.shape[0]:
             d = differentiation(tables.shape[-1], layout.kind)
             tables = torch.cat([tables, differentiate(tables[-1:], knots, d)])
-        steeper = Layout(layout.kind, layout.uniform, layout.outer, layout.size, order)
+        outer = FROZEN if layout.outer == LIVE else layout.outer  # slopes of lines are constants
+        steeper = Layout(layout.kind, layout.uniform, outer, layout.size, order)
         return Operands(domain, knots, tables, start, steeper)
 
 

@@ -9,8 +9,8 @@ Every kernel of every backend does what the functions here do, under the same na
 import torch
 from torch import Tensor
 
-from .features import features
-from .operands import FROZEN, NONE, Operands
+from .features import FROZEN, NONE, features
+from .operands import Operands
 
 
 def locate(x: Tensor, basis: Operands) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ def window(x: Tensor, basis: Operands) -> tuple[Tensor, Tensor]:
     """First coefficient [E, B, I] and the values [E, B, I, n] of the n functions that x [E, B, I] meets."""
     segment, u = locate(x, basis)
     table = basis.tables[basis.layout.order]
-    phi = features(u, table.shape[-1], basis.layout.kind)
+    phi = features(u, table.shape[-1], basis.layout.kind, basis.layout.outer)
     if table.shape[1] > 1:
         feature = torch.arange(table.shape[0], device=x.device)
         values = (table[feature, segment] @ phi.unsqueeze(-1)).squeeze(-1)

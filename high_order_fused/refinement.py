@@ -16,12 +16,11 @@ from . import bases
 from .basis import OUTSIDE, Basis, boundaries
 from .basis_layer import BasisLayer
 from .conv_layers import PeerConvolution
-from .features import HARMONIC, HOST, features, lobatto
+from .features import HARMONIC, HOST, NONE, features, lobatto
 from .functional import link
 from .kan import KANLinear
 from .linear import HighOrderLinear
 from .nd import HighOrderLinearND, VariablesLayer
-from .operands import NONE
 from .polynomial_mlp import PolynomialLayer
 from .sums import PeerLayer, PiecewiseLayer
 

@@ -87,6 +87,39 @@ def test_contractions(backend, case, missing, dtype):
             assert difference(result, truth) < DTYPES[dtype] * 4**order, order
 
 
+STEEP = {
+    "lagrange": hof.bases.lagrange(9),
+    "chebyshev": hof.bases.chebyshev(20),
+    "piecewise": hof.bases.piecewise_lagrange(8, 20, (0.0, 1.0)),
+    "cubic": hof.bases.bspline(3, 5),
+    "knots": hof.bases.piecewise_lagrange(6, 3, knots=cases.KNOTS),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", STEEP)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lines_far_outside(backend, name, dtype):
+    """Where powers of the local coordinate exceed the dtype, and times roundings the slope."""
+    basis = STEEP[name]
+    w = torch.randn(1, basis.inputs or 1, basis.size, 3, dtype=dtype)
+    for end, sign in ((0, -1), (1, 1)):
+        at = basis.domain[:, end][None]
+        value, slope = (
+            torch.einsum("bik,iko->bo", derivative.tabulate(at)[0].unsqueeze(0), w[0].double())
+            for derivative in (basis, basis.derivative())
+        )
+        for distance in (0.5, 7.0, 60.0, 1e4, 1e7):
+            x = (at + sign * distance).to(dtype).unsqueeze(0)
+            line = value + slope * sign * distance
+            with hof.use_backend(backend):
+                found = [functional.sum_inputs(x, w, b)[0] for b in (basis, basis.derivative())]
+                curvature = functional.sum_inputs(x, w, basis.derivative().derivative())
+            assert difference(found[0], line) < DTYPES[dtype] * 10, (end, distance)
+            assert difference(found[1], slope) < DTYPES[dtype], (end, distance)
+            assert curvature.abs().max() <= 1e-12 * slope.abs().max(), (end, distance)
+
+
 SHAPES = {"ragged": (1, 17, 5, 3), "one": (1, 1, 1, 1), "grouped": (3, 5, 4, 2), "one output": (1, 9, 6, 1)}
 SHAPES |= {
     "no rows": (1, 0, 4, 2),

@@ -48,7 +48,7 @@ def link_gradients(g, x, w, weight, gain, basis, of_x, of_weight):
 def test_packing_from_every_arrangement(isa, dtype):
     """Coefficients and gain, with groups and without, as torch multiplies; gradients by their formula."""
     basis = hof.bases.bspline(2, 5)
-    for shape in [(1, 1, 1), (2, 5, 3), (16, 4, 16), (61, 9, 37), (20, 7, 33), (3, 2, 0)]:
+    for shape in [(1, 11, 1), (2, 15, 3), (16, 14, 16), (61, 19, 37), (20, 17, 33), (3, 12, 0)]:
         for groups in ((), (3,)):
             inputs, rows, outputs = shape
             x, g = torch.rand(*groups, rows, inputs), torch.randn(*groups, rows, outputs).to(dtype)
@@ -79,6 +79,57 @@ def test_packing_from_every_arrangement(isa, dtype):
                     else:
                         exact = (v.double() * weight.double()).sum(-2)
                         assert of_gain.shape == gain.shape and difference(of_gain, exact) < TOLERANCE[dtype]
+
+
+WINDOWS = [
+    hof.bases.piecewise_lagrange(n, 3, continuous=n > 1, outside="clamp") for n in (1, 2, 3, 4, 5, 6, 7, 9)
+]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("basis", [*WINDOWS, hof.bases.lagrange(5), hof.bases.fourier(7)], ids=str)
+def test_few_rows_of_coefficients_as_they_lie(isa, basis, dtype):
+    """Outputs first, against float64; any gain and branch, threads to the bit; gradients as of packed."""
+    before = torch.get_num_threads()
+    branches = itertools.cycle([(False, False), (True, True), (False, True)])
+    gains = itertools.cycle([None, "as read", "outputs first", "every second"])
+    try:
+        for shape in [
+            (1, 1, 2, 2),
+            (2, 3, 5, 3),
+            (1, 4, 70, 21),
+            (3, 5, 33, 16),
+            (1, 1, 129, 35),
+            (2, 4, 0, 3),
+        ]:
+            groups, _, inputs, outputs = shape
+            x, w, g, _, operand = operands(basis, shape, dtype)
+            weight = arranged(w, "outputs first")
+            gain = next(gains)
+            gain = gain and arranged(torch.randn(groups, inputs, outputs).to(dtype), gain)
+            given, branch = next(branches)
+            base = torch.randn_like(x) if given else None
+            base_weight = torch.randn(groups, outputs, inputs).to(dtype) if branch else None
+            product = weight if gain is None else weight * gain.unsqueeze(-2)
+            exact = weight.double() * (1 if gain is None else gain.double().unsqueeze(-2))
+            expected = reference.sum_inputs(x.double(), exact, None, basis.operands(torch.float64, x.device))
+            if base_weight is not None:
+                values = torch.nn.functional.silu(x.double()) if base is None else base.double()
+                expected = expected + values @ base_weight.double().mT
+            found = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                y, kept = cpu.link(x, weight, gain, base, base_weight, operand)
+                assert kept.data_ptr() == weight.data_ptr() and kept.stride() == weight.stride()
+                assert y.dtype == dtype and difference(y, expected) < 2 * TOLERANCE[dtype], shape
+                found.append(y)
+            assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+            together = weight, gain, base, base_weight, operand, True, True, given
+            grads = (cpu.link_gradients(g, x, w, *together) for w in (kept, product.contiguous()))
+            for a, b in zip(*grads, strict=True):
+                assert a is b or torch.equal(a, b)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -8,6 +8,7 @@ import triton.language as tl
 POLYNOMIAL = tl.constexpr(0)
 HARMONIC = tl.constexpr(1)
 NONE = tl.constexpr(0)
+LIVE = tl.constexpr(1)
 FROZEN = tl.constexpr(2)
 MOST_HELD = 64  # numbers of a table
 
@@ -178,10 +179,11 @@ def sincospi(t):
 
 
 @triton.jit
-def features(u, KIND: tl.constexpr, M: tl.constexpr):
-    """The M features at local coordinate u, a tuple."""
+def features(u, SHAPE: tl.constexpr):
+    """The features at local coordinate u, a tuple; beside outer segments bubbles end with theirs."""
+    M: tl.constexpr = SHAPE.m
     one = tl.where(u == u, 1.0, u).to(u.dtype)
-    if KIND == HARMONIC:
+    if SHAPE.kind == HARMONIC:
         phi = (one,)
         if M > 1:
             s1, c1 = sincospi(u)
@@ -192,12 +194,16 @@ def features(u, KIND: tl.constexpr, M: tl.constexpr):
     elif M == 1:
         phi = (one,)
     else:
-        phi = ((1 - u) / 2, (1 + u) / 2)
-        older = (1 - u) * (1 + u)
-        old = older * u
+        within = u
+        if SHAPE.outer != NONE:
+            within = tl.where(u > 1, 1.0, tl.where(u < -1, -1.0, u)).to(u.dtype)
+        along = u if SHAPE.outer == LIVE else within
+        phi = ((1 - along) / 2, (1 + along) / 2)
+        older = (1 - within) * (1 + within)
+        old = older * within
         for _ in tl.static_range(2, M):
             phi = phi + (older,)
-            older, old = old, 2 * u * old - older
+            older, old = old, 2 * within * old - older
     return phi
 
 
@@ -213,7 +219,7 @@ def meet(x, feature, basis, ends, SHAPE: tl.constexpr):
     first = tl.zeros_like(segment)
     if SHAPE.n < SHAPE.size:
         first = tl.load(basis.start + segment).to(tl.int32)
-    return first, table, features(u, SHAPE.kind, SHAPE.m)
+    return first, table, features(u, SHAPE)
 
 
 @triton.jit

@@ -17,7 +17,7 @@ Tensor contract(int64_t contraction, Tensor x, Optional w, Optional g, Optional 
   });
 }
 
-// How a contraction would run: strategy, rows of a tile, units of work, bytes of scratch for a thread.
+// How a contraction would run: strategy, rows of a tile, units of work, bytes of scratch for a thread, whether rows are few.
 Tensor choice(int64_t contraction, Tensor x, int64_t outputs, bool narrow, Tensor domain, Tensor knots, Tensor tables,
               Tensor start, std::vector<int64_t> layout, int64_t isa) {
   STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && x.is_cpu(), "malformed call");
@@ -28,10 +28,11 @@ Tensor choice(int64_t contraction, Tensor x, int64_t outputs, bool narrow, Tenso
     p.groups = x.size(0), p.batch = x.size(1), p.inputs = x.size(2), p.outputs = outputs;
     p.result_storage = narrow ? Storage::BFLOAT16 : Storage::SAME;
     const Cut cut = variant<T>(isa).cut[contraction](p, int(torch::stable::get_num_threads()));
-    const int64_t four = 4;
-    Tensor result = torch::stable::new_empty(x, {&four, 1}, ScalarType::Long);
+    const int64_t five = 5;
+    Tensor result = torch::stable::new_empty(x, {&five, 1}, ScalarType::Long);
     int64_t* numbers = result.mutable_data_ptr<int64_t>();
     numbers[0] = strategy(p, Contraction(contraction)), numbers[1] = cut.rows, numbers[2] = cut.units, numbers[3] = cut.scratch;
+    numbers[4] = few_rows(p);
     return result;
   });
 }

@@ -1,6 +1,7 @@
 // A whole link as two CPU operators, forward and backward: packing, gain and contractions without a view between them.
 #include <torch/csrc/stable/library.h>
 
+#include <memory>
 #include <tuple>
 
 #include "packing.h"
@@ -28,20 +29,45 @@ Branch<T> read_branch(const Problem<T>& p, const Tensor& w, const Tensor* values
   return branch;
 }
 
-// y and the packed coefficients, which the backward pass reads.
+// y of a few rows, from coefficients as they lie.
+template <class T>
+Tensor run_few(const Problem<T>& p, const Tensor& weight, const Tensor* gain, Tensor y, int64_t isa) {
+  if (y.numel() == 0) return y;
+  const int64_t edges = p.groups * p.inputs * p.batch;
+  const auto functions = std::make_unique_for_overwrite<T[]>(size_t(edges * p.basis.n));
+  const auto first = std::make_unique_for_overwrite<int32_t[]>(size_t(edges));
+  FewRows<T> few{{p.batch, p.basis.n, functions.get(), first.get()}, nullptr, nullptr, 0, 0, 0};
+  if (gain) {
+    check_gain(weight, *gain);
+    const Grouped own(*gain, 3);
+    few.gain = gain->const_data_ptr(), few.gain_group = own.stride[0], few.gain_input = own.stride[1], few.gain_output = own.stride[2];
+  }
+  const Kernels<T>& kernels = variant<T>(isa);
+  const Cut inputs = kernels.cut_few(p, false), outputs = kernels.cut_few(p, true);
+  const auto values = std::make_unique_for_overwrite<T[]>(size_t(p.branch ? inputs.units * inputs.part * p.batch : 0));
+  few.values = values.get();
+  over_units(inputs, [&](int64_t unit, char* scratch) { kernels.meet_few(p, few, unit, scratch); });
+  over_units(outputs, [&](int64_t unit, char* scratch) { kernels.add_few(p, few, unit, scratch); });
+  return y;
+}
+
+// y and the packed coefficients, which the backward pass reads; or the weight itself, if a few rows were enough to read that.
 std::tuple<Tensor, Tensor> link_output(Tensor x, Tensor weight, Optional gain, Optional base, Optional base_weight, Tensor domain,
                                        Tensor knots, Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa) {
   STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && (base_weight || !base), "malformed call");
   const Operands basis{domain, knots, tables, start, layout};
-  const Tensor w = packed(weight, pointer(gain), isa);
-  return {basis.compute([&]<class T>() {
-    auto [p, y] = read_problem<T>(SUM_INPUTS, x, &w, nullptr, nullptr, basis.read<T>(x.size(x.dim() - 1)));
-    if (!base_weight) return run(SUM_INPUTS, p, y, isa);
-    Branch<T> branch = read_branch(p, w, pointer(base), *base_weight);
-    const Tensor by_inputs = transposed(*base_weight, isa);
-    branch.weight = by_inputs.const_data_ptr(), p.branch = &branch;
-    return run(SUM_INPUTS, p, y, isa);
-  }), w};
+  return basis.compute([&]<class T>() -> std::tuple<Tensor, Tensor> {
+    auto [p, y] = read_problem<T>(SUM_INPUTS, x, &weight, nullptr, nullptr, basis.read<T>(x.size(x.dim() - 1)), true);
+    Branch<T> branch;
+    if (base_weight) branch = read_branch(p, weight, pointer(base), *base_weight), p.branch = &branch;
+    if (few_rows(p) && !weight.is_contiguous() && lies_outputs_first(weight))
+      return {run_few(p, weight, pointer(gain), y, isa), weight};
+    const Tensor w = packed(weight, pointer(gain), isa);
+    p.w = w.const_data_ptr();
+    Optional by_inputs;
+    if (base_weight) by_inputs = transposed(*base_weight, isa), branch.weight = by_inputs->const_data_ptr();
+    return {run(SUM_INPUTS, p, y, isa), w};
+  });
 }
 
 // The gradients of weight and gain; and that of x, of the basis `steep`, if this is given: in one pass over the rows where
@@ -82,14 +108,15 @@ std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const T
 }
 
 // The gradients of x, weight, gain, base and base_weight from that of y, those not wanted without a number: torch loops over
-// batches of cotangents only for operators that return tensors. w is what `link_output` packed; tables hold the derivative,
+// batches of cotangents only for operators that return tensors. `kept` is what `link_output` gave; tables hold the derivative,
 // too. A base branch comes only where the gradient of weight is wanted; of silu(x), its gradient is in that of x.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> link_gradients(
-    Tensor g, Tensor x, Tensor w, Tensor weight, Optional gain, Optional base, Optional base_weight, Tensor domain, Tensor knots,
+    Tensor g, Tensor x, Tensor kept, Tensor weight, Optional gain, Optional base, Optional base_weight, Tensor domain, Tensor knots,
     Tensor tables, Tensor start, std::vector<int64_t> layout, int64_t isa, bool of_x, bool of_weight,
     bool of_base) {
   STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && (base_weight || !base), "malformed call");
   STD_TORCH_CHECK((of_weight || !base_weight) && (base || !of_base), "malformed call");
+  const Tensor w = kept.is_contiguous() ? kept : packed(weight, pointer(gain), isa);
   const Operands basis{domain, knots, tables, start, layout};
   return basis.compute([&]<class T>() -> std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> {
     const int64_t inputs = x.size(x.dim() - 1);

@@ -39,10 +39,6 @@ bool lies(const Tensor& t, std::initializer_list<int> axes) {
   return true;
 }
 
-bool weight_lies_outputs_first(const Tensor& weight) {
-  return weight.dim() == 3 ? lies(weight, {2, 0, 1}) : lies(weight, {0, 3, 1, 2});
-}
-
 bool gain_lies_outputs_first(const Tensor& gain) {
   return gain.dim() == 2 ? lies(gain, {1, 0}) : lies(gain, {0, 2, 1});
 }
@@ -69,15 +65,7 @@ auto with_dtype(const Tensor& t, F&& use) {
 
 // Whether the vector kernels can transpose these.
 bool by_blocks(const Tensor& weight, const Tensor* gain) {
-  return weight_lies_outputs_first(weight) && (!gain || gain->is_contiguous() || gain_lies_outputs_first(*gain));
-}
-
-void check_gain(const Tensor& weight, const Grouped& w, const Tensor* gain) {
-  if (!gain) return;
-  const Grouped own(*gain, 3);
-  STD_TORCH_CHECK(gain->scalar_type() == weight.scalar_type(), "dtypes differ");
-  STD_TORCH_CHECK(own.size[0] == w.size[0] && own.size[1] == w.size[1] && own.size[2] == w.size[3] &&
-                      gain->dim() + 1 == weight.dim(), "gain");
+  return lies_outputs_first(weight) && (!gain || gain->is_contiguous() || gain_lies_outputs_first(*gain));
 }
 
 // The gain with adjacent outputs.
@@ -116,10 +104,21 @@ int64_t place(const Grouped& t, int64_t e, int64_t i, int64_t last) {
 
 }  // namespace
 
+bool lies_outputs_first(const Tensor& weight) {
+  return weight.dim() == 3 ? lies(weight, {2, 0, 1}) : lies(weight, {0, 3, 1, 2});
+}
+
+void check_gain(const Tensor& weight, const Tensor& gain) {
+  const Grouped w(weight, 4), own(gain, 3);
+  STD_TORCH_CHECK(gain.scalar_type() == weight.scalar_type(), "dtypes differ");
+  STD_TORCH_CHECK(own.size[0] == w.size[0] && own.size[1] == w.size[1] && own.size[2] == w.size[3] &&
+                      gain.dim() + 1 == weight.dim(), "gain");
+}
+
 Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
   if (!gain && weight.is_contiguous()) return weight;
   const Grouped w(weight, 4);
-  check_gain(weight, w, gain);
+  if (gain) check_gain(weight, *gain);
   const int64_t size = w.size[2], outputs = w.size[3];
   Tensor result = empty_as(weight, false);
   with_dtype(weight, [&]<class S, class T>(S, T) {
@@ -154,7 +153,7 @@ template Tensor empty_wide<double>(const Tensor&);
 template <class T>
 std::optional<WeightGradients<T>> WeightGradients<T>::of(const Tensor& weight, const Tensor* gain, int64_t isa) {
   const Grouped w(weight, 4);
-  check_gain(weight, w, gain);
+  if (gain) check_gain(weight, *gain);
   if ((!gain && weight.is_contiguous()) || !by_blocks(weight, gain)) return std::nullopt;
   WeightGradients own{{}, empty_as(weight, true), {}, {}, {}, {}, isa};
   if (gain) {
@@ -183,13 +182,13 @@ template struct WeightGradients<double>;
 std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, const Tensor* gain, int64_t isa) {
   if (!gain && weight.is_contiguous()) return {v, std::nullopt};
   const Grouped w(weight, 4);
-  check_gain(weight, w, gain);
+  if (gain) check_gain(weight, *gain);
   const int64_t inputs = w.size[1], size = w.size[2], outputs = w.size[3];
   STD_TORCH_CHECK(v.is_contiguous() && v.numel() == weight.numel(), "v");
   return with_dtype(weight, [&]<class S, class T>(S, T) -> std::tuple<Tensor, Optional> {
     const S* from = weight.const_data_ptr<S>();
     const T* g = v.const_data_ptr<T>();
-    if (!gain && std::is_same_v<S, T> && weight_lies_outputs_first(weight)) {
+    if (!gain && std::is_same_v<S, T> && lies_outputs_first(weight)) {
       Tensor of_weight = empty_as(weight, true);
       transpose<T>({w.size[0], inputs * size, outputs, g, nullptr, 1, Storage::SAME}, of_weight.mutable_data_ptr(), isa);
       return {of_weight, std::nullopt};
@@ -201,7 +200,7 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
       });
       return own->given();
     }
-    Tensor of_weight = empty_as(weight, weight_lies_outputs_first(weight));
+    Tensor of_weight = empty_as(weight, lies_outputs_first(weight));
     Optional of_gain;
     if (gain) of_gain = empty_as(*gain, gain_lies_outputs_first(*gain));
     S* to = of_weight.mutable_data_ptr<S>();

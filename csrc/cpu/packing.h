@@ -11,6 +11,11 @@ namespace hof {
 // itself where it is so already and has no gain.
 Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa);
 
+// Whether it does so in memory, without gaps.
+bool lies_outputs_first(const Tensor& weight);
+
+void check_gain(const Tensor& weight, const Tensor& gain);
+
 // The gradients of a weight that lies outputs first, and of its gain, which kernels give as these lie: `to` says where.
 template <class T>
 struct WeightGradients {

@@ -44,6 +44,15 @@ struct Met {
   int32_t* first;       // [input][row]
 };
 
+// A few rows between the passes that give their output from coefficients [groups, outputs, inputs, K], times a gain or not.
+template <class T>
+struct FewRows {
+  Met<T> met;        // [group][input].. of all rows
+  T* values;         // of a branch: [group][block of inputs][row]..
+  const void* gain;  // stored like w; null: ones
+  int64_t gain_group, gain_input, gain_output;
+};
+
 // Rows of a group between the passes of the gradients of a product.
 template <class T>
 struct ProductTile {
@@ -91,6 +100,9 @@ struct Kernels {
   // SUM_BATCH, its result unpacked or not, and SUM_OUTPUTS over the derivative basis, or not, together
   Cut (*cut_gradients)(const Problem<T>& v, const StackGradients<T>*, const Problem<T>* r, int threads);
   void (*run_gradients)(const Problem<T>& v, const StackGradients<T>*, const Problem<T>* r, const Cut&, int64_t unit, char* scratch);
+  Cut (*cut_few)(const Problem<T>&, bool outputs);
+  void (*meet_few)(const Problem<T>&, const FewRows<T>&, int64_t unit, char* scratch);
+  void (*add_few)(const Problem<T>&, const FewRows<T>&, int64_t unit, char* scratch);
   Cut (*cut_product)(const Problem<T>&, int threads);
   void (*run_product)(const Problem<T>&, const Cut&, int64_t unit, char* scratch);
   Cut (*cut_product_gradients)(const Problem<T>&, int pass, int threads);

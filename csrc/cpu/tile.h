@@ -227,7 +227,7 @@ struct Tile {
       for (; r < begin[t + 1]; ++r) {
         const T* table = basis.table + input * basis.table_stride + t * basis.table_segment_stride;
         const T v = basis.frozen(t) ? T(0) : 2 * ((u[r] - knots[t]) / (knots[t + 1] - knots[t])) - 1;
-        features<T>(basis.kind, basis.m, v, [&](int f, T feature) { of_row[f] = feature; });
+        features<T>(basis, v, [&](int f, T feature) { of_row[f] = feature; });
         for (int j = 0; j < n; ++j) {
           T value = 0;
           for (int f = 0; f < basis.m; ++f) value += of_row[f] * table[j * basis.m + f];
@@ -241,7 +241,7 @@ struct Tile {
     const int m = basis.m;
     for (int r = begin; r < end; r += Simd<T>::lanes) {
       Vector<T> a[N] = {};
-      features<T>(basis.kind, m, load(u + r), [&](int f, Vector<T> feature) {
+      features<T>(basis, load(u + r), [&](int f, Vector<T> feature) {
         for (int j = 0; j < N; ++j) a[j] += feature * table[j * m + f];
       });
       for (int j = 0; j < N; ++j) store(to + j * capacity + r, a[j]);

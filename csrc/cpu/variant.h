@@ -1,5 +1,6 @@
 // One variant of the kernels. Included once for each instruction set.
 #include "convolution_gradients.h"
+#include "few_rows.h"
 #include "gradients.h"
 #include "product.h"
 #include "sum_inputs.h"
@@ -29,6 +30,7 @@ const Kernels<T>& kernels() {
   static const Kernels<T> table{{cut_inputs<T>, cut_outputs<T>, cut_batch<T>},
                                 {start_inputs<T>, start_outputs<T>, run_batch<T>},
                                 cut_gradients<T>, start_gradients<T>,
+                                cut_few<T>, meet_few<T>, add_few<T>,
                                 cut_product<T>, run_product<T>,
                                 cut_product_gradients<T>, meet_rows<T>, pull_rows<T>, add_shares<T>,
                                 cut_conv<T>, run_conv<T>, run_conv_gradients<T>, add_parts<T>,

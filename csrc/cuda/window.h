@@ -31,7 +31,7 @@ template <class T>
 __device__ inline Four<T> window(const Basis<T>& basis, const Met<T>& met, int j, T scale) {
   Four<T> values{};
   const T* table = met.table + j * basis.m;
-  features<T>(basis.kind, basis.m, met.u, [&](int f, T feature) {
+  features<T>(basis, met.u, [&](int f, T feature) {
     for (int q = 0; q < QUARTET; ++q)
       if (j + q < basis.n) values.of[q] += feature * table[q * basis.m + f];
   });
