@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         memory=default.memory and not options.no_memory,
     )
     device = torch.device(options.device)
-    output = options.output or default_output(device, options.what)
+    partial = options.quick or bool(options.cases)
+    output = options.output or default_output(device, options.what, partial)
     console = Console()
     if options.what == "rates":
         with console.status("rates") as status:
@@ -87,11 +88,15 @@ def _write_json(result: dict[str, Any], output: Path) -> None:
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def default_output(device: torch.device, what: str = "cases") -> Path:
-    """benchmarks/results/DATE-cpu.json (or gpu, or with -WHAT) in a checkout, else the same name here."""
+def default_output(device: torch.device, what: str = "cases", partial: bool = False) -> Path:
+    """benchmarks/results/DATE-cpu.json (or gpu, or with -WHAT) in a checkout, else the same name here.
+
+    partial: what is not worth keeping, in build/benchmarks.
+    """
     kind = "cpu" if device.type == "cpu" else "gpu"
     name = f"{today()}-{kind}{'' if what == 'cases' else f'-{what}'}.json"
-    return ROOT / "benchmarks" / "results" / name if in_checkout() else Path(name)
+    folder = "build/benchmarks" if partial else "benchmarks/results"
+    return ROOT / folder / name if in_checkout() else Path(name)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--output",
         type=Path,
-        help="JSON file, the plot beside it (benchmarks/results/DATE-cpu.json)",
+        help="JSON file, the plot beside it (benchmarks/results/DATE-cpu.json; of some cases, or quickly "
+        "measured, build/benchmarks/DATE-cpu.json)",
     )
     add("--quick", action="store_true", help="few samples, no memory: to see that it works")
     add("--no-memory", action="store_true", help="leave out peak memory: a process for each contender")

@@ -22,7 +22,7 @@ class Options:
     seed: int = 0  # the first seed
     seeds: int = 1  # how many, one after the other
     tiny: bool = False  # seconds only, to see that it runs
-    results: str = "examples/results"  # the folder of pictures and figures
+    results: str = "examples/results"  # the folder of pictures and figures; build/examples if tiny
     device: str = "cpu"
 
 
@@ -55,6 +55,8 @@ def command(
 
         def job(config: Any) -> float | None:
             given: Any = OmegaConf.to_object(config)
+            if given.tiny and given.results == options.results:
+                given.results = "build/examples"  # not in place of what was measured
             what = HydraConfig.get()
             differs = what.job.override_dirname.replace("/", "_")
             if what.mode == RunMode.MULTIRUN:

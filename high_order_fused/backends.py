@@ -5,7 +5,7 @@ else in the package changes. The choice is made once for a call, before the oper
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -102,20 +102,24 @@ def backends() -> dict[str, Status]:
     return {**found, **absent}
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Within the block, layers run on this backend ("reference", ...) or on the best one ("auto").
+def use_backend(name: str) -> AbstractContextManager[None]:
+    """A context: within the block, layers run on this backend ("reference", ...) or on the best one ("auto").
 
     ValueError for a backend that is not available. A call that the backend cannot take raises RuntimeError;
     there is no fallback, with these exceptions, which run the reference: forward mode inside forward mode;
     products under `create_graph`, `jvp` and `vmap`; products where the backend has none ("cuda").
     """
-    global _chosen
     if name != "auto" and name not in _registered:
         why = f" ({_missing[name]})" if name in _missing else ""
         raise ValueError(
             f"name: got {name!r}{why}, needs one of {', '.join(map(repr, ('auto', *_registered)))}"
         )
+    return _choosing(name)
+
+
+@contextmanager
+def _choosing(name: str) -> Iterator[None]:
+    global _chosen
     before, _chosen = _chosen, name
     try:
         yield

@@ -67,7 +67,7 @@ class SwitchLayer(_Several):
         segments: int | None = None,
         normalization: Callable[[Tensor], Tensor] | None = None,
         num_input_layers: int = 2,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         **ignored: Any,
     ) -> None:
         from .layers import high_order_fc_layers

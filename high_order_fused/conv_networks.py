@@ -129,7 +129,7 @@ class HighOrderTailFocusNetwork(nn.Module):
         stride: Numbers | None = None,
         padding: int = 0,
         focus: Numbers | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self.channels, self.padding = channels, padding

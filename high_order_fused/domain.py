@@ -20,7 +20,7 @@ class Share(NamedTuple):
     """What a layer, or one of its variables, has met: the shares of `values` below, above and NaN.
 
     domain: the interval, or the smallest that holds all features'. outside: what the functions do there, by
-    the names of `bases`; the splines of a KAN layer fall to zero.
+    the names of `bases`; "falls to zero" for the splines of a KAN layer, whose grid goes on.
     """
 
     name: str
@@ -92,7 +92,7 @@ def domain_report(model: nn.Module, x: Any) -> DomainReport:
             name or "the model",
             counts.kind,
             counts.basis.interval,
-            counts.basis.outside,
+            "falls to zero" if counts.kind == KANLinear.__name__ else counts.basis.outside,
             counts.values,
             *(number / max(1, counts.values) for number in counts.outside),
         )

@@ -44,17 +44,20 @@ def fuse(model: nn.Module) -> Fused:
     Parameters and buffers stay the same objects, so optimizers and state dicts go on working; hooks, the
     training flag and shared modules are kept. A model that is itself such a layer comes back as `model` of
     the result. Subclasses, and layers of those packages that we do not have, are left and reported. Layers
-    in a module's plain lists and dicts, where the peer keeps some of those it calls, are swapped there, too.
+    in a module's plain lists and dicts, where the peer keeps some of those it calls, are swapped there, too;
+    those in tuples are left and reported, those in other objects are not found. TypeError for no module.
     """
     return _walk(model, _fused)
 
 
 def unfuse(model: nn.Module) -> Fused:
-    """Put back what `fuse` replaced, with the Parameters as they now are."""
+    """Put back what `fuse` replaced, with the Parameters as they now are. TypeError for no module."""
     return _walk(model, _restored)
 
 
 def _walk(model: nn.Module, replacement: Callable[[nn.Module], "nn.Module | str | None"]) -> Fused:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: got {type(model).__name__}, needs a module")
     swapped: dict[str, str] = {}
     left: dict[str, str] = {}
     done: dict[nn.Module, nn.Module] = {}
@@ -71,7 +74,13 @@ def _walk(model: nn.Module, replacement: Callable[[nn.Module], "nn.Module | str 
             left[name] = found
         done[module] = module
         for inner, holder, key in list(_held(module)):
-            holder[key] = visit(holder[key], f"{name}.{inner}" if name else inner)
+            inner = f"{name}.{inner}" if name else inner
+            if not isinstance(holder, tuple):
+                holder[key] = visit(holder[key], inner)
+            elif isinstance(replacement(holder[key]), nn.Module):
+                left[inner] = f"{type(holder[key]).__name__} is in a tuple, which keeps what it holds"
+            else:
+                visit(holder[key], inner)
         return module
 
     return Fused(visit(model, ""), swapped, left)
@@ -119,14 +128,22 @@ def _restored(module: nn.Module) -> nn.Module | None:
 
 
 def _held(module: nn.Module) -> Iterator[tuple[str, Any, Any]]:
-    """The modules in a module, registered or in its plain lists and dicts: a name, the container, the key."""
-    for attribute, held in vars(module).items():
-        if not isinstance(held, (dict, list)) or "_hooks" in attribute:
-            continue
-        prefix = "" if attribute == "_modules" else f"{attribute}."
+    """The modules in a module, registered or in lists, dicts and tuples: a name, the container, the key."""
+    seen: set[int] = set()  # a list may hold itself
+
+    def inside(held: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+        if id(held) in seen:
+            return
+        seen.add(id(held))
         for key, child in held.items() if isinstance(held, dict) else enumerate(held):
             if isinstance(child, nn.Module):
                 yield f"{prefix}{key}", held, key
+            elif isinstance(child, (dict, list, tuple)):
+                yield from inside(child, f"{prefix}{key}.")
+
+    for attribute, held in vars(module).items():
+        if isinstance(held, (dict, list, tuple)) and "_hooks" not in attribute:
+            yield from inside(held, "" if attribute == "_modules" else f"{attribute}.")
 
 
 def _package(kind: type) -> str:

@@ -70,12 +70,18 @@ class KANLinear(nn.Module):
 
     def _uniform_grid(self) -> Tensor:
         low, high = self.grid_range
-        numbers = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1)
+        wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        numbers = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1, dtype=wide)
         grid = numbers * ((high - low) / self.grid_size) + low
         return grid.expand(self.in_features, -1).contiguous()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew: kaiming-uniform base and scaler, splines fitted to noise at the knots."""
+        """Draw the weights anew: kaiming-uniform base and scaler, splines fitted to noise at the knots.
+
+        The grid stays, unless its knots do not increase, as in memory that nothing has been written to.
+        """
+        if not self.grid.is_meta and not bool((self.grid.diff(dim=1) > 0).all()):
+            self.grid.copy_(self._uniform_grid())
         nn.init.kaiming_uniform_(self.base_weight, a=math.sqrt(5) * self.scale_base)
         with torch.no_grad():
             shape = (self.grid_size + 1, self.in_features, self.out_features)

@@ -157,11 +157,11 @@ def KANAdapter(
     in_features: int,
     out_features: int,
     segments: int,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     **ignored: Any,
 ) -> KANLinear:
     """Layer "kan", not the peer's: a `KANLinear` with splines of degree n - 1 in that many segments."""
-    with torch.device(device):
+    with torch.device(torch.get_default_device() if device is None else device):
         return KANLinear(in_features, out_features, grid_size=segments, spline_order=n - 1)
 
 

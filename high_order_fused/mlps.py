@@ -75,7 +75,7 @@ class HighOrderMLP(nn.Module):
         hidden_segments: int | None = None,
         normalization: Normalization | None = None,
         resnet: bool = False,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         layer_type_in: str | None = None,
         initialization: str = "constant_random",
         dropout: float = 0.0,
@@ -183,7 +183,7 @@ class HighOrderMultiMLP(nn.Module):
         hidden_segments: int | None = None,
         normalization: Normalization | None = None,
         resnet: bool = False,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         layer_type_in: str | None = None,
         initialization: str = "constant_random",
         dropout: float = 0.0,
@@ -232,7 +232,7 @@ def transform_mlp(
     periodicity: float | None = 2.0,
     normalization: Normalization | None = None,
     resnet: bool = False,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> nn.Sequential:
     """A `fixed_rotation_layer` of the inputs, then a `HighOrderMLP`. Source: high-order-layers-torch."""
     rotation, width = fixed_rotation_layer(in_width, rotations)

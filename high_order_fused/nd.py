@@ -92,7 +92,7 @@ class PolynomialND(VariablesLayer):
         weight_magnitude: float = 1.0,
         periodicity: float | None = None,
         initialize: str = "constant_random",
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         **ignored: Any,
     ) -> None:
         interval = (-0.5 * length, 0.5 * length)
@@ -163,7 +163,7 @@ class PiecewiseND(VariablesLayer):
         length: float = 2.0,
         weight_magnitude: float = 1.0,
         periodicity: float | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         **ignored: Any,
     ) -> None:
         nodes = _each("n", n, dimensions if isinstance(segments, int) else len(segments))

@@ -37,7 +37,7 @@ class PeerLayer(nn.Module):
         in_features: int,
         out_features: int,
         periodicity: float | None,
-        device: torch.device | str,
+        device: torch.device | str | None,
         initialize: Callable[[Tensor], Any],
         size: int | None = None,
     ) -> None:
@@ -90,7 +90,7 @@ class PiecewiseLayer(PeerLayer):
         length: float = 2.0,
         weight_magnitude: float = 1.0,
         periodicity: float | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         consistent_length: bool = False,
         **ignored: Any,
     ) -> None:
@@ -152,7 +152,7 @@ class FunctionLayer(PeerLayer):
         weight_magnitude: float = 1.0,
         periodicity: float | None = None,
         initialize: str = "constant_random",
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         size: int | None = None,
     ) -> None:
         bound = weight_magnitude / count("in_features", in_features)
@@ -162,7 +162,8 @@ class FunctionLayer(PeerLayer):
             else partial(nn.init.uniform_, a=-bound, b=bound)
         )
         super().__init__(basis, in_features, out_features, periodicity, device, draw, size)
-        self.result = nn.Parameter(torch.empty(out_features))  # unused; the peer's checkpoints hold it
+        # unused; the peer's checkpoints hold it
+        self.result = nn.Parameter(torch.empty(out_features, device=device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -190,7 +191,7 @@ class Polynomial(FunctionLayer):
         weight_magnitude: float = 1.0,
         periodicity: float | None = None,
         initialize: str = "constant_random",
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         **ignored: Any,
     ) -> None:
         basis = bases.lagrange(n, (-0.5 * length, 0.5 * length), "extrapolate")

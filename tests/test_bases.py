@@ -221,3 +221,9 @@ def test_bases_do_not_follow_the_default_dtype_or_device():
         other = bases.bspline(3, 5)
         layer = hof.HighOrderLinear(2, 3, other)
     assert layer.weight.is_meta and other == bases.bspline(3, 5)
+
+
+def test_ends_elsewhere_need_extrapolation():
+    values, start = torch.ones(1, 1, 1, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"span: got \(-1.0, 2.0\) where outside is 'linear'"):
+        bases.tabulated("own(", values, start, span=(-1.0, 2.0))

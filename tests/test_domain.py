@@ -79,7 +79,7 @@ def test_features_with_domains_of_their_own():
     inner = layer.grid[:, 3:-3]
     assert share.below == pytest.approx((inner[:, 0] > ROWS).double().mean().item()) and share.below > 0
     assert share.above == pytest.approx((inner[:, -1] < ROWS).double().mean().item()) and share.above > 0
-    assert share.domain == (inner.min().item(), inner.max().item()) and share.outside == "zero"
+    assert share.domain == (inner.min().item(), inner.max().item()) and share.outside == "falls to zero"
     knots = torch.tensor([[-1.0, 0.0, 1.0], [2.0, 3.0, 4.0]])
     conv = hof.HighOrderConv2d(4, 2, 1, basis(2, 2, knots=knots, outside="clamp"), groups=2)
     (share,) = domain_report(conv, IMAGES)
@@ -139,7 +139,7 @@ def test_printed_it_is_a_table():
     assert str(domain_report(model, ROWS)).splitlines() == [
         "layer  kind        domain    below   above    NaN  values  beyond it",
         "0      Polynomial  -1 .. 1  25.00%  50.00%  0.00%      40  extrapolate",
-        "2      KANLinear   -1 .. 1   0.00%   0.00%  0.00%      20  zero",
+        "2      KANLinear   -1 .. 1   0.00%   0.00%  0.00%      20  falls to zero",
     ]
     assert "hof.fuse" in str(domain_report(nn.Linear(4, 1), ROWS))
     assert domain_report(KANLinear(4, 1), ROWS[:0])[0].below == 0

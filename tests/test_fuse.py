@@ -249,6 +249,22 @@ def test_polynomials_in_powers_are_known_by_what_they_do(dense):
     assert "attributes differ" in hof.fuse(nn.Sequential(narrow)).left["0"]
 
 
+def test_layers_in_containers_of_containers():
+    """Swapped in lists and dicts, told of in tuples."""
+    model = nn.Module()
+    model.nested = [[layer("continuous", 3, 2)], {"a": (layer("fourier", 3, 2), nn.ReLU())}]
+    model.nested.append(model.nested)  # as a list may
+    model.held = {"b": [nn.Sequential(layer("polynomial", 3, 2))]}
+    fused = hof.fuse(model)
+    assert fused.swapped.keys() == {"nested.0.0", "held.b.0.0"}
+    assert fused.left == {"nested.1.a.0": "FourierSeries is in a tuple, which keeps what it holds"}
+    assert isinstance(model.nested[0][0], hof.layers.PiecewisePolynomial)
+    assert hof.unfuse(model).swapped.keys() == fused.swapped.keys()
+    for function in (hof.fuse, hof.unfuse):
+        with pytest.raises(TypeError, match="model: got str, needs a module"):
+            function("model")
+
+
 def test_every_kind_of_hook_and_a_changed_model():
     model, calls = nn.Sequential(layer("continuous", 3, 2)), []
     model[0].register_forward_pre_hook(lambda module, a, k: (a, k), with_kwargs=True)

@@ -332,3 +332,28 @@ def test_an_activation_in_place_comes_first():
         "nik,oik->no", layer.b_splines(activated), weight
     )
     torch.testing.assert_close(layer(x.clone()), expected)
+
+
+def test_reset_restores_a_grid_that_nothing_has_written():
+    """And leaves one that data has moved."""
+    layer = KANLinear(3, 2)
+    expected = layer.grid.clone()
+    for garbage in (float("nan"), 0.0):
+        layer.grid.fill_(garbage)
+        layer.reset_parameters()
+        assert torch.equal(layer.grid, expected) and layer.spline_weight.isfinite().all()
+    layer.update_grid(torch.rand(50, 3))
+    moved = layer.grid.clone()
+    layer.reset_parameters()
+    assert torch.equal(layer.grid, moved)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_grid_is_never_narrow(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        layer = KANLinear(2, 2, grid_size=200)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert layer.grid.dtype == torch.promote_types(dtype, torch.float32) and layer.base_weight.dtype == dtype
+    assert (layer.grid.diff(dim=1) > 0).all()

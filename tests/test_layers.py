@@ -258,7 +258,7 @@ def test_another_default_device():
     with torch.device("meta"):
         layer = hof.HighOrderLinear(3, 2, hof.bases.lagrange(3), device="cpu")
         layer.load_state_dict(layer.state_dict())
-        kan = high_order_fc_layers("kan", n=3, in_features=3, out_features=2, segments=2)
+        kan = high_order_fc_layers("kan", n=3, in_features=3, out_features=2, segments=2, device="cpu")
     assert {t.device.type for t in (*layer.state_dict().values(), *kan.state_dict().values())} == {"cpu"}
 
 
@@ -305,3 +305,16 @@ def test_places_in_segments_and_back(length):
 def test_kan_layers_by_name_are_where_they_are_asked_for():
     layer = high_order_fc_layers("kan", n=4, in_features=2, out_features=3, segments=2, device="meta")
     assert {tensor.device.type for tensor in (*layer.parameters(), *layer.buffers())} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["continuous", "polynomial", "fourier", "polynomial_2d", "kan", "continuous_prod"]
+)
+def test_layers_are_made_where_torch_is_told(kind):
+    sizes = {"n": 3, "segments": 2, "in_features": 4, "out_features": 5}
+    with torch.device("meta"):
+        layer = high_order_fc_layers(kind, **sizes)
+    assert all(p.is_meta for p in layer.parameters())
+    if kind != "fourier":  # which has no such argument, as the peer's
+        layer = high_order_fc_layers(kind, **sizes, device="meta")
+        assert all(p.is_meta for p in layer.parameters())
