@@ -57,6 +57,9 @@ class KANLinear(nn.Module):
         self.grid_range = ends("grid_range", tuple(grid_range))  # type: ignore[arg-type]
         self.scale_noise, self.scale_base, self.scale_spline = scale_noise, scale_base, scale_spline
         self.enable_standalone_scale_spline, self.grid_eps = enable_standalone_scale_spline, grid_eps
+        if not callable(base_activation):
+            got = type(base_activation).__name__
+            raise TypeError(f"base_activation: got {got}, needs a function or class that makes a module")
         self.base_activation = base_activation()
         self.register_buffer("grid", self._uniform_grid())
         self.base_weight = nn.Parameter(torch.empty(out_features, in_features))

@@ -58,6 +58,9 @@ def refine(source: nn.Module, target: nn.Module, exact: bool = True) -> nn.Modul
     `conversion`. TypeError for modules that do not match, ValueError where functions, sizes or settings do
     not fit; the target is changed only if all fits.
     """
+    for name, module in {"source": source, "target": target}.items():
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"{name}: got {type(module).__name__}, needs a module")
     with torch.no_grad():
         for into, values in list(_pairs(source, target, exact, "")):
             if isinstance(into, (nn.UninitializedParameter, nn.UninitializedBuffer)):

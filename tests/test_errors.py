@@ -102,6 +102,12 @@ CONSTRUCTION = [
     (lambda: KANLinear(2, 3, grid_size=0), ValueError, "grid_size: got 0"),
     (lambda: KANLinear(2, 3, spline_order=-1), ValueError, "spline_order: got -1"),
     (lambda: KANLinear(2, 3, grid_range=[1, -1]), ValueError, "grid_range: got"),
+    (
+        lambda: KANLinear(2, 3, base_activation="silu"),
+        TypeError,
+        "base_activation: got str, needs a function",
+    ),
+    (lambda: hof.refinement.refine(1, torch.nn.ReLU()), TypeError, "source: got int, needs a module"),
     (lambda: KAN([2, 0, 1]), ValueError, "out_features: got 0"),
 ]
 CALLS = [
