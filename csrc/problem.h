@@ -16,7 +16,7 @@ template <class T>
 struct Branch {
   const void* values;  // stored like w, `row` from one row to the next; null: silu(x)
   int64_t group, row;
-  const void* weight;  // contiguous and stored like w: [groups, inputs, outputs] for y, [groups, outputs, inputs] for gradients
+  const void* weight;  // contiguous, stored like w: [groups, outputs, inputs], for y of many rows [groups, inputs, outputs]
   void* of_values;     // contiguous, stored like values, or like x, times the slope of silu(x); null: not wanted
   T* of_weight;        // [groups, outputs, inputs]
   Storage storage;
