@@ -17,6 +17,8 @@ from .operands import Operands
 
 Product = Callable[[Tensor, Tensor, Operands], Tensor]
 ProductGradients = Callable[[Tensor, Tensor, Tensor, Operands], tuple[Tensor, Tensor]]
+PACKED = "packed at every call"  # what `choice` says of coefficients that a link has to pack
+
 Maybe = Tensor | None
 Link = Callable[[Tensor, Tensor, Maybe, Maybe, Maybe, Operands], tuple[Tensor, Tensor]]
 Conv = Callable[[Tensor, Tensor, Operands, tuple[int, ...]], Tensor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .backends import Backend, register
+from .backends import PACKED, Backend, register
 from .checks import choice as one_of
 from .geometry import Geometry
 from .operands import Operands
@@ -207,7 +207,7 @@ def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
     strategy, rows, units, scratch, few = chosen.tolist()
     if packs:
         as_it_lies = few and not w.is_contiguous() and w.movedim(-1, 1).is_contiguous()
-        return "read as they lie, of four outputs at a time" if as_it_lies else "packed at every call"
+        return "read as they lie, of four outputs at a time" if as_it_lies else PACKED
     if together:
         enough = units >= torch.get_num_threads()
         return (

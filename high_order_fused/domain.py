@@ -63,6 +63,7 @@ class DomainReport(tuple[Share, ...]):
 class _Counts:
     kind: str
     basis: Basis
+    there: str  # what the functions do outside
     values: int = 0
     outside: list[int] = field(default_factory=lambda: [0, 0, 0])  # below, above, NaN
 
@@ -81,7 +82,8 @@ def domain_report(model: nn.Module, x: Any) -> DomainReport:
         several = variables(layer, x)
         for number, (basis, values) in enumerate(several):
             key = f"{name}, variable {number}" if len(several) > 1 else name
-            counts = found.setdefault(key, _Counts(type(layer).__name__, basis))
+            there = "falls to zero" if isinstance(layer, KANLinear) else basis.outside
+            counts = found.setdefault(key, _Counts(type(layer).__name__, basis, there))
             counts.values += values.numel()
             for k, beyond in enumerate(beyond_domain(basis, values)):
                 counts.outside[k] += int(beyond.sum())
@@ -92,7 +94,7 @@ def domain_report(model: nn.Module, x: Any) -> DomainReport:
             name or "the model",
             counts.kind,
             counts.basis.interval,
-            "falls to zero" if counts.kind == KANLinear.__name__ else counts.basis.outside,
+            counts.there,
             counts.values,
             *(number / max(1, counts.values) for number in counts.outside),
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import reference
-from .backends import Backend, replaced
+from .backends import PACKED, Backend, replaced
 from .operands import Operands
 
 
@@ -113,10 +113,10 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
             why = "multiplied by the gain" if gain is not None else None
             why = why or (None if weight.is_contiguous() else "outputs do not lie last")
             size = weight.numel() * weight.element_size() / 2**20
-            how = backend.choice("link", rows, w, basis) if backend.choice else "packed at every call"
+            how = backend.choice("link", rows, w, basis) if backend.choice else PACKED
             packed = "read as they lie" if why is None else f"{why}: {size:.1f} MiB {how}"
             call = note(rows, w, basis, packed)
-            if why is not None and not how.startswith("packed"):
+            if why is not None and how != PACKED:
                 call.steps["output"] = f"link, coefficients {how}"
             if base_weight is not None:
                 values = "silu(x), made of a tile at a time" if base is None else "values given"

@@ -142,4 +142,6 @@ def test_printed_it_is_a_table():
         "2      KANLinear   -1 .. 1   0.00%   0.00%  0.00%      20  falls to zero",
     ]
     assert "hof.fuse" in str(domain_report(nn.Linear(4, 1), ROWS))
+    own = type("Own", (KANLinear,), {})
+    assert domain_report(own(4, 1), ROWS)[0].outside == "falls to zero"
     assert domain_report(KANLinear(4, 1), ROWS[:0])[0].below == 0
