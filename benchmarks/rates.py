@@ -30,7 +30,7 @@ from .report import figure, machine
 from .rivals import data, ours
 from .runner import Settings
 from .stamp import stamp
-from .step import MODES, forward, forward_backward
+from .step import MODES, forward, repeatable
 from .timing import Turn, alternate, gemm
 
 SEGMENTS = (1, 2, 4, 5, 8, 16, 20, 32, 64)
@@ -117,7 +117,7 @@ def _segments(rounds: int, budget: float) -> Sampled:
         layer, x, g = _built(_of_segments(count))
         parts = _contractions(layer, x.detach()[None], g[None])
         parts |= {"forward": partial(forward, layer, x)}
-        parts |= {"forward_backward": partial(forward_backward, layer, x, g)}
+        parts |= {"forward_backward": repeatable(layer, x, g)}
         calls |= {f"{name} {count}": call for name, call in parts.items()}
     return _samples(calls, rounds, budget)
 
@@ -138,7 +138,7 @@ def _rates(seconds: Seconds) -> list[dict[str, Any]]:
 def _convolutions(rounds: int, budget: float) -> Sampled:
     """Forward + backward of all kinds with segments in one alternation."""
     cases = named([f"{name}-{count}" for name in CONVOLVED.values() for count in (FEW, MANY)], LAYERS)
-    return _samples({case.name: partial(forward_backward, *_built(case)) for case in cases}, rounds, budget)
+    return _samples({case.name: repeatable(*_built(case)) for case in cases}, rounds, budget)
 
 
 def _many_over_few(seconds: Seconds) -> dict[str, float]:
@@ -162,7 +162,7 @@ def _contractions(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, Callable[
 
 def _dtypes(rounds: int, budget: float) -> Sampled:
     built = {dtype: _built(replace(LARGE, dtype=dtype)) for dtype in DTYPES}
-    calls = {name: partial(forward_backward, *all_of) for name, all_of in built.items()}
+    calls = {name: repeatable(*all_of) for name, all_of in built.items()}
     return _samples(calls, rounds, budget)
 
 
@@ -177,13 +177,12 @@ def _over_float32(seconds: Seconds) -> dict[str, dict[str, float]]:
 
 
 def _threads(rounds: int, budget: float) -> Sampled:
-    layer, x, g = _built(LARGE)
-    every = torch.get_num_threads()
+    step, every = repeatable(*_built(LARGE)), torch.get_num_threads()
 
     def on(threads: int) -> Callable[[], object]:
         def call() -> object:
             torch.set_num_threads(threads)
-            return forward_backward(layer, x, g)
+            return step()
 
         return call
 

@@ -21,7 +21,7 @@ from .cases import Case
 from .memory import peak
 from .rivals import OURS, NotMeasured
 from .stamp import stamp
-from .step import MODES, TOLERANCE, Step, differences, forward, forward_backward
+from .step import MODES, TOLERANCE, Step, differences, forward, repeatable
 from .timing import Turn, alternate, gemm
 
 PASSES = {"forward": 1, "forward_backward": 3}  # the output, and two gradients of the same cost
@@ -204,7 +204,7 @@ def _prepare(case: Case, name: str, settings: Settings, device: torch.device) ->
         x, cotangent = rivals.data(case, device)
         calls: dict[str, Callable[[], object]] = {
             "forward": partial(forward, module, x),
-            "forward_backward": partial(forward_backward, module, x, cotangent),
+            "forward_backward": repeatable(module, x, cotangent),
         }
         turns = {mode: Turn(calls[mode], device) for mode in MODES}
         result = None

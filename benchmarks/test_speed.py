@@ -9,7 +9,7 @@ import torch
 
 from .cases import CASES, Case
 from .rivals import OURS, NotMeasured, build, data, rivals
-from .step import MODES, forward, forward_backward
+from .step import MODES, forward, repeatable
 
 CONTENDERS = [(case, name) for case in CASES for name in (OURS, *(rival.name for rival in rivals(case)))]
 
@@ -30,6 +30,6 @@ def test_speed(benchmark: Any, case: Case, name: str, mode: str) -> None:
     x, cotangent = data(case, device)
     run: Callable[[], object] = partial(forward, module, x)
     if mode == "forward_backward":
-        run = partial(forward_backward, module, x, cotangent)
+        run = repeatable(module, x, cotangent)
     run()
     benchmark(run)

@@ -16,11 +16,13 @@ template <class T>
 struct Branch {
   const void* values;  // stored like w, `row` from one row to the next; null: silu(x)
   int64_t group, row;
-  const void* weight;  // contiguous, stored like w: [groups, outputs, inputs], for y of many rows [groups, inputs, outputs]
+  const void* weight;  // contiguous, stored like w: [groups, outputs, inputs]
   void* of_values;     // contiguous, stored like values, or like x, times the slope of silu(x); null: not wanted
   T* of_weight;        // [groups, outputs, inputs]
   Storage storage;
 };
+
+struct Stack;
 
 template <class T>
 struct Problem {
@@ -31,6 +33,7 @@ struct Problem {
   const void* s;  // null: ones
   int64_t x_group, x_row, x_input, s_group, s_row, s_input;
   const void* w;  // [groups, inputs, K, outputs], contiguous
+  const Stack* stack;  // null, or w as it lies, to be packed for a tile's inputs at a time
   const void* g;  // rows of `outputs` adjacent numbers
   int64_t g_group, g_row;
   void* result;  // contiguous

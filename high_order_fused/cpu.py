@@ -22,6 +22,11 @@ _STRATEGIES = (
     "grouped (several rows a segment): sorted rows pass by a window of coefficients in registers",
     "rows (about a row a segment or less): windows in the order they lie in, each asked for before its use",
 )
+_COEFFICIENTS = (
+    PACKED,
+    "read as they lie, of four outputs at a time",
+    "packed for 16 inputs at a time, as rows meet them",
+)
 
 _WHOLE = {
     "product": "row by row, the product of a block of outputs in registers",
@@ -204,10 +209,10 @@ def choice(contraction: str, x: Tensor, w: Tensor, basis: Operands) -> str:
     chosen = torch.ops.high_order_fused.cpu_choice.default(
         number, x, w.shape[-1], narrow, *basis.tensors, [*basis.layout], _isa
     )
-    strategy, rows, units, scratch, few = chosen.tolist()
+    strategy, rows, units, scratch, how = chosen.tolist()
     if packs:
-        as_it_lies = few and not w.is_contiguous() and w.movedim(-1, 1).is_contiguous()
-        return "read as they lie, of four outputs at a time" if as_it_lies else PACKED
+        outputs_first = not w.is_contiguous() and w.movedim(-1, 1).is_contiguous()
+        return _COEFFICIENTS[how] if outputs_first else PACKED
     if together:
         enough = units >= torch.get_num_threads()
         return (

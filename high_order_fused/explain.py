@@ -116,7 +116,7 @@ def _recorder(calls: list[Call], names: list[str]) -> Callable[[Backend], Backen
             how = backend.choice("link", rows, w, basis) if backend.choice else PACKED
             packed = "read as they lie" if why is None else f"{why}: {size:.1f} MiB {how}"
             call = note(rows, w, basis, packed)
-            if why is not None and how != PACKED:
+            if why is not None and how.startswith("read"):
                 call.steps["output"] = f"link, coefficients {how}"
             if base_weight is not None:
                 values = "silu(x), made of a tile at a time" if base is None else "values given"

@@ -201,16 +201,19 @@ class KANLinear(nn.Module):
         """
         grid = self.grid
         if torch.compiler.is_compiling() or grid.device.type != "cpu" or watched((grid,)):
-            return self._tabulate(dtype)  # and nothing is kept that belongs to a transform
+            return self._tabulate(grid, dtype)  # and nothing is kept that belongs to a transform
         kept = self._tabulated
         if kept is None or kept[1] != dtype or not torch.equal(kept[0], grid):
             with torch.inference_mode(False):
-                kept = self._tabulated = (grid.detach().clone(), dtype, self._tabulate(dtype))
+                own = grid.detach().clone()
+                # the same knots until `update_grid`: one table for all stays in the nearest cache
+                one = own[:1] if bool((own == own[:1]).all()) else own
+                kept = self._tabulated = (own, dtype, self._tabulate(one, dtype))
         return kept[2]
 
     @torch.no_grad()
-    def _tabulate(self, dtype: torch.dtype) -> Operands:
-        order, grid = self.spline_order, self.grid.to(torch.float64)
+    def _tabulate(self, grid: Tensor, dtype: torch.dtype) -> Operands:
+        order, grid = self.spline_order, grid.to(torch.float64)
         table = bspline_values(grid, order) @ placed(self._to_features, grid.dtype, grid.device)
         table = functional.pad(table, (0, 0, 0, 0, 1, 1))  # nothing outside
         domain, knots = torch.stack([grid[:, 0], grid[:, -1]], 1), widened(grid)

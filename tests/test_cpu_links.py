@@ -132,6 +132,54 @@ def test_few_rows_of_coefficients_as_they_lie(isa, basis, dtype):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    ("basis", "shape"),
+    [
+        (hof.bases.piecewise_lagrange(4, 20), (1, 70, 67, 21)),
+        (hof.bases.piecewise_lagrange(4, 20), (2, 40, 66, 1)),
+        (hof.bases.piecewise_lagrange(5, 150), (1, 160, 64, 3)),  # one input has more than a band
+        (hof.bases.piecewise_lagrange(4, 60), (1, 100, 70, 17)),  # a band has fewer inputs than a tile
+        (hof.bases.bspline(3, 5), (3, 30, 64, 35)),
+    ],
+    ids=str,
+)
+def test_coefficients_packed_for_a_tile(isa, basis, shape, dtype):
+    """Rows few for their segments, coefficients that lie outputs first: to the bit as if packed before."""
+    before = torch.get_num_threads()
+    groups, _, inputs, outputs = shape
+    x, w, g, _, operand = operands(basis, shape, dtype)
+    weight, base_weight = arranged(w, "outputs first"), torch.randn(groups, outputs, inputs).to(dtype)
+    try:
+        for gain_how in (None, "as read", "outputs first", "every second"):
+            gain = None
+            if gain_how == "outputs first":  # in each group
+                gain = torch.randn(groups, outputs, inputs).to(dtype).mT
+            elif gain_how:
+                gain = arranged(torch.randn(groups, inputs, outputs).to(dtype), gain_how)
+            product = weight if gain is None else weight * gain.unsqueeze(-2)
+            exact = weight.double() * (1 if gain is None else gain.double().unsqueeze(-2))
+            expected = reference.sum_inputs(x.double(), exact, None, basis.operands(torch.float64, x.device))
+            expected = expected + torch.nn.functional.silu(x.double()) @ base_weight.double().mT
+            found = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                y, kept = cpu.link(x, weight, gain, None, base_weight, operand)
+                assert difference(y, expected) < 2 * TOLERANCE[dtype]
+                if threads < 3 and outputs > 1 and gain_how != "every second":
+                    assert kept.data_ptr() == weight.data_ptr()  # nothing was packed
+                together = weight, gain, None, base_weight, operand, True, True, False
+                given = [product.contiguous(), kept, *([] if weight.is_contiguous() else [weight])]
+                packed, *others = ([y, *cpu.link_gradients(g, x, w, *together)] for w in given)
+                for other in others:
+                    assert all(a is b or torch.equal(a, b) for a, b in zip(packed, other, strict=True))
+                found.append(packed)
+            for other in found[1:]:
+                assert all(a is b or torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", LAST_POLICIES)
 def test_both_gradients_in_one_pass(isa, case, dtype):

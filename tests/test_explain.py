@@ -70,8 +70,11 @@ def test_every_call_of_a_network_by_name():
 def test_coefficients_that_lie_with_outputs_first():
     layer = hof.layers.high_order_fc_layers("continuous", n=3, in_features=64, out_features=128, segments=10)
     assert "outputs do not lie last: 0.7 MiB packed at every call" in words(
-        layer, torch.rand(13, 64), "coefficients"
+        layer, torch.rand(600, 64), "coefficients"
     )
+    some = torch.rand(13, 64)  # few for their segments, so that all are in one tile
+    assert "0.7 MiB packed for 16 inputs at a time" in words(layer, some, "coefficients")
+    assert words(layer, some, "output").startswith("sum_inputs, grouped")
     few = torch.rand(10, 64)  # as many rows as segments
     assert "0.7 MiB read as they lie, of four outputs at a time" in words(layer, few, "coefficients")
     assert words(layer, few, "output").startswith("link, coefficients read as they lie")

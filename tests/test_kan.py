@@ -56,6 +56,21 @@ def test_forward_against_cox_de_boor(settings, adapted):
     assert layer(x.view(4, 50, 5)).shape == (4, 50, 4)
 
 
+def test_tables_are_shared_while_all_knots_are_the_same():
+    """And no longer than that: against Cox-de Boor after each change of the grid."""
+    layer, x = KANLinear(3, 2), torch.rand(50, 3) * 2 - 1
+    assert layer._basis(torch.float32).tables.shape[1] == 1
+    assert difference(layer(x), plain(layer, x)) < 1e-5
+    with torch.no_grad():
+        layer.grid[2] *= 1.25
+    assert layer._basis(torch.float32).tables.shape[1] == 3
+    assert difference(layer(x), plain(layer, x)) < 1e-5
+    with torch.no_grad():
+        layer.grid[:2] *= 1.25
+    assert layer._basis(torch.float32).tables.shape[1] == 1
+    assert difference(layer(x), plain(layer, x)) < 1e-5
+
+
 def test_splines_sum_to_one_inside():
     layer = KANLinear(2, 1, spline_order=4)
     x = torch.linspace(-1, 1, 101)[:, None].expand(-1, 2)

@@ -4,11 +4,13 @@
 
 #include "cut.h"
 #include "silu.h"
+#include "transpose.h"
 
 namespace hof {
 namespace HOF_VARIANT {
 
-constexpr int64_t BRANCH_INPUTS = 64;  // whose values are taken at a time
+constexpr int64_t BRANCH_INPUTS = 64;     // whose values are taken at a time
+constexpr int64_t BRANCH_OUTPUTS = 1024;  // whose weights of these are packed at a time, at most
 
 // Rows [row, row + rows) of group e.
 struct SomeRows {
@@ -19,6 +21,11 @@ struct SomeRows {
 // Numbers of scratch for a tile.
 template <class T>
 inline int64_t branch_numbers(const Problem<T>& p, int rows) { return p.branch ? rows * BRANCH_INPUTS : 0; }
+
+template <class T>
+inline int64_t branch_weights(const Problem<T>& p, int64_t outputs) {
+  return p.branch ? BRANCH_INPUTS * std::min(BRANCH_OUTPUTS, outputs) : 0;
+}
 
 // Numbers of some rows as they are stored, `step` from one input to the next.
 template <class S>
@@ -62,15 +69,21 @@ inline void take_values(const Problem<T>& p, const SomeRows& tile, int64_t input
   }
 }
 
-// y[row, o] += what inputs [input, end) give to some outputs, from the first of them on in weight.
-template <class T, class S>
-inline void add_branch(const Problem<T>& p, const SomeRows& tile, int64_t input, int64_t end, const S* weight, int64_t outputs,
-                       const Blocks<T>& y, T* room) {
+// y[row, o] += what inputs [input, end) give to the outputs from `first` on, whose weights are packed into `packed`.
+template <class S, class T>
+inline void add_branch(const Problem<T>& p, const SomeRows& tile, int64_t input, int64_t end, int64_t first, int64_t outputs,
+                       const Blocks<T>& y, T* room, T* packed) {
+  const S* weight = static_cast<const S*>(p.branch->weight) + (tile.e * p.outputs + first) * p.inputs;
+  S* w = reinterpret_cast<S*>(packed);
   for (int64_t i = input; i < end; i += BRANCH_INPUTS) {
     const int inputs = int(std::min(BRANCH_INPUTS, end - i));
     take_values<T, S>(p, tile, i, inputs, room);
-    const S* w = weight + (tile.e * p.inputs + i) * p.outputs;
-    multiply_tile(w, p.outputs, outputs, Rows<BRANCH_INPUTS, T>{room}, inputs, tile.rows, y);
+    for (int64_t o = 0; o < outputs; o += BRANCH_OUTPUTS) {
+      const int64_t some = std::min(BRANCH_OUTPUTS, outputs - o);
+      const Stack stack{1, some, p.inputs, weight + o * p.inputs, nullptr, 1, p.branch->storage, false};
+      transpose_some<T>(stack, 0, i, i + inputs, w);
+      multiply_tile(w, some, some, Rows<BRANCH_INPUTS, T>{room}, inputs, tile.rows, Blocks<T>{y.at(o), y.rows});
+    }
   }
 }
 

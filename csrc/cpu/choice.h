@@ -21,8 +21,10 @@ enum Strategy {
 // What rows of a product meet is kept for so many numbers at a time, within the second-level cache.
 constexpr int64_t PRODUCT_NUMBERS = 65536;
 
-// Sums over the batch that are kept beside a result which cannot hold them.
+// Sums over the batch that are kept beside a result which cannot hold them, and coefficients of a tile's inputs.
 constexpr int64_t SUMS_NUMBERS = 1048576;
+
+constexpr int SLOTS = 16;  // inputs of a tile at most
 
 // With so many segments that have rows it is faster to pick each one's rows by vectors than to count them.
 constexpr int FEW_SEGMENTS = 10;
@@ -56,6 +58,13 @@ INLINED inline bool by_inputs(const Problem<T>& p) {
 // lines of another one's cache take several times as long, most of all where the two share no cache.
 template <class T>
 INLINED inline int64_t most_parts(const Problem<T>& p) { return few_rows(p) ? 64 : 2; }
+
+// Whether coefficients that lie outputs first are packed for a tile's inputs when these are met, in scratch: where they are
+// met once, by the rows of a tile that are all there are.
+template <class T>
+INLINED inline bool packs_tiles(const Problem<T>& p, const Cut& cut) {
+  return cut.tiles == 1 && SLOTS * p.basis.size * p.outputs <= SUMS_NUMBERS;
+}
 
 // About 64 rows for each segment and 512 in all, so that a window is worth loading, within what the second-level cache holds
 // of a block of y or g and of the window values of a tile's inputs.

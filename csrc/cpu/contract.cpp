@@ -17,7 +17,8 @@ Tensor contract(int64_t contraction, Tensor x, Optional w, Optional g, Optional 
   });
 }
 
-// How a contraction would run: strategy, rows of a tile, units of work, bytes of scratch for a thread, whether rows are few.
+// How a contraction would run: strategy, rows of a tile, units of work, bytes of scratch for a thread; and a link read
+// coefficients that lie outputs first: 0 packed, 1 as they lie, 2 packed by tiles.
 Tensor choice(int64_t contraction, Tensor x, int64_t outputs, bool narrow, Tensor domain, Tensor knots, Tensor tables,
               Tensor start, std::vector<int64_t> layout, int64_t isa) {
   STD_TORCH_CHECK(contraction >= 0 && contraction <= 2 && x.dim() == 3 && x.is_cpu(), "malformed call");
@@ -32,7 +33,7 @@ Tensor choice(int64_t contraction, Tensor x, int64_t outputs, bool narrow, Tenso
     Tensor result = torch::stable::new_empty(x, {&five, 1}, ScalarType::Long);
     int64_t* numbers = result.mutable_data_ptr<int64_t>();
     numbers[0] = strategy(p, Contraction(contraction)), numbers[1] = cut.rows, numbers[2] = cut.units, numbers[3] = cut.scratch;
-    numbers[4] = few_rows(p);
+    numbers[4] = few_rows(p) ? 1 : by_inputs(p) && packs_tiles(p, cut) ? 2 : 0;
     return result;
   });
 }

@@ -5,7 +5,6 @@
 #include "branch.h"
 #include "sum_batch.h"
 #include "sum_outputs.h"
-#include "transpose.h"
 
 namespace hof {
 namespace HOF_VARIANT {
@@ -16,13 +15,14 @@ struct GradientsScratch {
   BatchScratch<T> batch;
   T* by_columns;
   OutputsRoom<T> room;
-  T* branch;
+  T *branch, *packed;
 
   GradientsScratch(const Problem<T>& v, bool apart, const Problem<T>* r, const Cut& cut, Arena& arena)
       : batch(v, cut, apart, arena) {
     by_columns = arena.take<T>(r && v.basis.product() ? packed_outputs(v, cut.rows) : 0);
     if (r) room.lay(*r, cut.rows, arena);
     branch = arena.take<T>(branch_numbers(v, cut.rows));
+    packed = arena.take<T>(r ? packed_numbers(*r) : 0);
   }
 };
 
@@ -60,7 +60,7 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
         tile.find_reliefs(left.basis, input, slots, false);
         add_tile(left, tile, rows_of_g, slots, sums);
         if (!r) return;
-        const S* w = coefficients + (e * v.inputs + input) * v.basis.size * v.outputs;
+        const S* w = coefficients_of(*r, coefficients, e, input, slots, own.packed);
         tile.evaluate(*r, input, slots);
         tile.find_reliefs(r->basis, input, slots, true);
         outputs_of_tile(*r, tile, product ? columns_of_g : rows_of_g, w, slots, own.room);

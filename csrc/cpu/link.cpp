@@ -62,10 +62,16 @@ std::tuple<Tensor, Tensor> link_output(Tensor x, Tensor weight, Optional gain, O
     if (base_weight) branch = read_branch(p, weight, pointer(base), *base_weight), p.branch = &branch;
     if (few_rows(p) && !weight.is_contiguous() && lies_outputs_first(weight))
       return {run_few(p, weight, pointer(gain), y, isa), weight};
+    if (y.numel() != 0 && by_inputs(p) && !weight.is_contiguous()) {
+      const Cut cut = variant<T>(isa).cut[SUM_INPUTS](p, int(torch::stable::get_num_threads()));
+      const std::optional<Stack> stack = packs_tiles(p, cut) ? stack_of<T>(weight, pointer(gain)) : std::nullopt;
+      if (stack) {
+        p.stack = &*stack;
+        return {run(SUM_INPUTS, p, y, isa), weight};
+      }
+    }
     const Tensor w = packed(weight, pointer(gain), isa);
     p.w = w.const_data_ptr();
-    Optional by_inputs;
-    if (base_weight) by_inputs = transposed(*base_weight, isa), branch.weight = by_inputs->const_data_ptr();
     return {run(SUM_INPUTS, p, y, isa), w};
   });
 }
@@ -74,7 +80,7 @@ std::tuple<Tensor, Tensor> link_output(Tensor x, Tensor weight, Optional gain, O
 // the inputs are enough for all threads. Those of a branch are filled in the same pass; that of silu(x) first, for the other
 // gradient of x to be added to.
 template <class T>
-std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& weight,
+std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const Tensor& x, const Tensor* w, const Tensor& weight,
                                                         const Tensor* gain, const Basis<T>& basis, const Basis<T>* steep,
                                                         Branch<T>* branch, int64_t isa) {
   Problem<T> v = read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis), r{};
@@ -87,23 +93,29 @@ std::tuple<Tensor, Optional, Optional> weight_gradients(const Tensor& g, const T
 
   // given where they belong, if those of some inputs can be kept until then; or packed
   std::optional<WeightGradients<T>> there;
-  if (4 * v.basis.size * v.outputs <= SUMS_NUMBERS) there = WeightGradients<T>::of(weight, gain, isa);
+  if (4 * v.basis.size * v.outputs <= SUMS_NUMBERS) there = WeightGradients<T>::of(weight, gain);
   const StackGradients<T>* to = there ? &there->to : nullptr;
   Optional sums, slope;
   if (!gain && weight.is_contiguous())
     std::tie(v, sums) = read_problem<T>(SUM_BATCH, x, nullptr, &g, nullptr, basis), v.branch = branch;
   else if (!there)
     sums = empty_wide<T>(weight), v.result = sums->mutable_data_ptr();
-  if (steep) std::tie(r, slope) = read_problem<T>(SUM_OUTPUTS, x, &w, &g, nullptr, *steep);
+  if (steep) std::tie(r, slope) = read_problem<T>(SUM_OUTPUTS, x, &weight, &g, nullptr, *steep, true);
   if (steep && branch && !branch->values) branch->of_values = r.result, r.branch = branch;
-  const bool together = steep && weight.numel() != 0 && kernels.cut_gradients(v, to, nullptr, threads).units >= threads;
+  const Cut alone = weight.numel() != 0 ? kernels.cut_gradients(v, to, nullptr, threads) : Cut{};
+  const bool together = steep && alone.units >= threads;
+  Optional own;
+  if (steep && !w && together && to && packs_tiles(r, alone))
+    r.stack = &to->stack;
+  else if (steep)
+    own = w ? *w : packed(weight, gain, isa), r.w = own->const_data_ptr();
   if (weight.numel() != 0) {
     const Problem<T>* slopes = together ? &r : nullptr;
     const Cut cut = kernels.cut_gradients(v, to, slopes, threads);
     over_units(cut, [&](int64_t unit, char* scratch) { kernels.run_gradients(v, to, slopes, cut, unit, scratch); });
   }
   if (steep && !together) slope = run(SUM_OUTPUTS, r, *slope, isa);
-  auto [of_weight, of_gain] = there ? there->given() : unpacked(*sums, weight, gain, isa);
+  auto [of_weight, of_gain] = there ? std::tuple{there->of_weight, there->of_gain} : unpacked(*sums, weight, gain, isa);
   return {of_weight, of_gain, slope};
 }
 
@@ -116,7 +128,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> link_gradients(
     bool of_base) {
   STD_TORCH_CHECK(x.is_cpu() && x.dim() + 1 == weight.dim() && (base_weight || !base), "malformed call");
   STD_TORCH_CHECK((of_weight || !base_weight) && (base || !of_base), "malformed call");
-  const Tensor w = kept.is_contiguous() ? kept : packed(weight, pointer(gain), isa);
+  const bool is_packed = kept.is_contiguous();
   const Operands basis{domain, knots, tables, start, layout};
   return basis.compute([&]<class T>() -> std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> {
     const int64_t inputs = x.size(x.dim() - 1);
@@ -124,17 +136,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> link_gradients(
     Optional slope, v, scales, values, sums;
     Branch<T> branch;
     if (base_weight) {
-      branch = read_branch(read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, own), w, pointer(base), *base_weight);
+      branch = read_branch(read_operands<T>(SUM_BATCH, x, nullptr, &g, nullptr, own), weight, pointer(base), *base_weight);
       sums = empty_wide<T>(*base_weight);
       branch.of_weight = sums->template mutable_data_ptr<T>();
       if (of_base) values = empty(*base), branch.of_values = values->mutable_data_ptr();
       if (of_base && weight.numel() == 0) torch::stable::fill_(*values, 0.0);
     }
     if (of_weight)
-      std::tie(v, scales, slope) = weight_gradients<T>(g, x, w, weight, pointer(gain), own, of_x ? &steep : nullptr,
-                                                       base_weight ? &branch : nullptr, isa);
-    else if (of_x)
+      std::tie(v, scales, slope) = weight_gradients<T>(g, x, is_packed ? &kept : nullptr, weight, pointer(gain), own,
+                                                       of_x ? &steep : nullptr, base_weight ? &branch : nullptr, isa);
+    else if (of_x) {
+      const Tensor w = is_packed ? kept : packed(weight, pointer(gain), isa);
       slope = run<T>(SUM_OUTPUTS, x, &w, &g, nullptr, steep, isa);
+    }
     if (base_weight && branch.storage != Storage::SAME) {  // sums are as wide as numbers are computed with
       Tensor rounded = empty(*base_weight);
       torch::stable::copy_(rounded, *sums);

@@ -63,30 +63,6 @@ auto with_dtype(const Tensor& t, F&& use) {
   return use(float(), float());
 }
 
-// Whether the vector kernels can transpose these.
-bool by_blocks(const Tensor& weight, const Tensor* gain) {
-  return lies_outputs_first(weight) && (!gain || gain->is_contiguous() || gain_lies_outputs_first(*gain));
-}
-
-// The gain with adjacent outputs.
-template <class T>
-Tensor factors_of(const Tensor& gain, const Grouped& w, int64_t isa) {
-  if (gain.is_contiguous()) return gain;
-  Tensor factors = empty_as(gain, false);
-  const Stack stack{w.size[0], w.size[3], w.size[1], gain.const_data_ptr(), nullptr, 1, storage_of<T>(gain)};
-  transpose<T>(stack, factors.mutable_data_ptr(), isa);
-  return factors;
-}
-
-// Of weight that lies outputs first, and factors of it, or null.
-template <class T>
-Stack stack_of(const Tensor& weight, const Tensor* factors) {
-  const Grouped w(weight, 4);
-  const void* factor = factors ? factors->const_data_ptr() : nullptr;
-  const int64_t size = factors ? std::max<int64_t>(w.size[2], 1) : 1;
-  return {w.size[0], w.size[3], w.size[1] * w.size[2], weight.const_data_ptr(), factor, size, storage_of<T>(weight)};
-}
-
 // use(group, input, output)
 template <class Use>
 void over_edges(const Grouped& w, Use&& use) {
@@ -115,6 +91,20 @@ void check_gain(const Tensor& weight, const Tensor& gain) {
                       gain.dim() + 1 == weight.dim(), "gain");
 }
 
+template <class T>
+std::optional<Stack> stack_of(const Tensor& weight, const Tensor* gain) {
+  if (gain) check_gain(weight, *gain);
+  const bool rows_first = gain && !gain->is_contiguous();
+  if (!lies_outputs_first(weight) || (rows_first && !gain_lies_outputs_first(*gain))) return std::nullopt;
+  const Grouped w(weight, 4);
+  const int64_t size = gain ? std::max<int64_t>(w.size[2], 1) : 1;
+  const void* factor = gain ? gain->const_data_ptr() : nullptr;
+  return Stack{w.size[0], w.size[3], w.size[1] * w.size[2], weight.const_data_ptr(), factor, size, storage_of<T>(weight), rows_first};
+}
+
+template std::optional<Stack> stack_of<float>(const Tensor&, const Tensor*);
+template std::optional<Stack> stack_of<double>(const Tensor&, const Tensor*);
+
 Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
   if (!gain && weight.is_contiguous()) return weight;
   const Grouped w(weight, 4);
@@ -124,11 +114,7 @@ Tensor packed(const Tensor& weight, const Tensor* gain, int64_t isa) {
   with_dtype(weight, [&]<class S, class T>(S, T) {
     const S* from = weight.const_data_ptr<S>();
     S* to = result.mutable_data_ptr<S>();
-    if (by_blocks(weight, gain)) {
-      Optional factors;
-      if (gain) factors = factors_of<T>(*gain, w, isa);
-      return transpose<T>(stack_of<T>(weight, pointer(factors)), to, isa);
-    }
+    if (const auto stack = stack_of<T>(weight, gain)) return transpose<T>(*stack, to, isa);
     const Grouped each = gain ? Grouped(*gain, 3) : w;
     const S* factor = gain ? gain->const_data_ptr<S>() : nullptr;
     over_edges(w, [&](int64_t e, int64_t i, int64_t o) {
@@ -151,29 +137,13 @@ template Tensor empty_wide<float>(const Tensor&);
 template Tensor empty_wide<double>(const Tensor&);
 
 template <class T>
-std::optional<WeightGradients<T>> WeightGradients<T>::of(const Tensor& weight, const Tensor* gain, int64_t isa) {
-  const Grouped w(weight, 4);
-  if (gain) check_gain(weight, *gain);
-  if ((!gain && weight.is_contiguous()) || !by_blocks(weight, gain)) return std::nullopt;
-  WeightGradients own{{}, empty_as(weight, true), {}, {}, {}, {}, isa};
-  if (gain) {
-    own.of_gain = empty_as(*gain, true), own.factors = factors_of<T>(*gain, w, isa);
-    own.sums = gain->is_contiguous() && storage_of<T>(*gain) == Storage::SAME ? *own.of_gain : empty_wide<T>(*gain);
-    own.stack = {w.size[0], w.size[1], w.size[3], own.sums->const_data_ptr(), nullptr, 1, Storage::SAME};
-  }
-  own.to = {stack_of<T>(weight, pointer(own.factors)), own.of_weight.mutable_data_ptr(),
-            own.sums ? own.sums->template mutable_data_ptr<T>() : nullptr};
+std::optional<WeightGradients<T>> WeightGradients<T>::of(const Tensor& weight, const Tensor* gain) {
+  const std::optional<Stack> stack = stack_of<T>(weight, gain);
+  if (!stack || (!gain && weight.is_contiguous())) return std::nullopt;
+  WeightGradients own{{*stack, nullptr, nullptr}, empty_as(weight, true), {}};
+  own.to.of_from = own.of_weight.mutable_data_ptr();
+  if (gain) own.of_gain = empty_as(*gain, true), own.to.of_factor = own.of_gain->mutable_data_ptr();
   return own;
-}
-
-template <class T>
-std::tuple<Tensor, Optional> WeightGradients<T>::given() {
-  if (!of_gain || of_gain->const_data_ptr() == sums->const_data_ptr()) return {of_weight, of_gain};
-  if (storage_of<T>(*of_gain) == Storage::SAME)
-    transpose<T>(stack, of_gain->mutable_data_ptr(), isa);
-  else
-    torch::stable::copy_(*of_gain, *sums);
-  return {of_weight, of_gain};
 }
 
 template struct WeightGradients<float>;
@@ -190,15 +160,15 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
     const T* g = v.const_data_ptr<T>();
     if (!gain && std::is_same_v<S, T> && lies_outputs_first(weight)) {
       Tensor of_weight = empty_as(weight, true);
-      transpose<T>({w.size[0], inputs * size, outputs, g, nullptr, 1, Storage::SAME}, of_weight.mutable_data_ptr(), isa);
+      transpose<T>({w.size[0], inputs * size, outputs, g, nullptr, 1, Storage::SAME, false}, of_weight.mutable_data_ptr(), isa);
       return {of_weight, std::nullopt};
     }
-    if (auto own = WeightGradients<T>::of(weight, gain, isa)) {
+    if (const auto own = WeightGradients<T>::of(weight, gain)) {
       const Stack& stack = own->to.stack;
       over_columns(stack, [&](int64_t copy, int64_t begin, int64_t end) {
         variant<T>(isa).transpose_gradients(own->to, copy, g + (copy * stack.columns + begin) * stack.rows, begin, end);
       });
-      return own->given();
+      return {own->of_weight, own->of_gain};
     }
     Tensor of_weight = empty_as(weight, lies_outputs_first(weight));
     Optional of_gain;
@@ -228,7 +198,7 @@ Tensor transposed(Tensor matrix, int64_t isa) {
   const int64_t dim = matrix.dim();
   STD_TORCH_CHECK(dim >= 2 && dim <= 8 && matrix.is_contiguous() && matrix.is_cpu(), "malformed call");
   int64_t shape[8];
-  Stack stack{1, matrix.size(dim - 2), matrix.size(dim - 1), matrix.const_data_ptr(), nullptr, 1, Storage::SAME};
+  Stack stack{1, matrix.size(dim - 2), matrix.size(dim - 1), matrix.const_data_ptr(), nullptr, 1, Storage::SAME, false};
   for (int64_t k = 0; k + 2 < dim; ++k) stack.copies *= shape[k] = matrix.size(k);
   shape[dim - 2] = stack.columns, shape[dim - 1] = stack.rows;
   Tensor result = empty(matrix, dim, shape);

@@ -16,20 +16,19 @@ bool lies_outputs_first(const Tensor& weight);
 
 void check_gain(const Tensor& weight, const Tensor& gain);
 
-// The gradients of a weight that lies outputs first, and of its gain, which kernels give as these lie: `to` says where.
+// Where kernels find a weight that lies outputs first, and its gain; none of those that lie in another way.
+template <class T>
+std::optional<Stack> stack_of(const Tensor& weight, const Tensor* gain);
+
+// The gradients of such a weight, and of its gain, which kernels give as these lie: `to` says where.
 template <class T>
 struct WeightGradients {
   StackGradients<T> to;
   Tensor of_weight;
-  Optional of_gain, factors, sums;  // gain and its gradients as kernels read and give them
-  Stack stack;                      // of the sums, which become of_gain, if they are not it
-  int64_t isa;
+  Optional of_gain;
 
-  // None for a weight or gain that lies in another way, or is packed as it is.
-  static std::optional<WeightGradients> of(const Tensor& weight, const Tensor* gain, int64_t isa);
-
-  // Those of weight and gain, when they are given.
-  std::tuple<Tensor, Optional> given();
+  // None, too, for a weight that is packed as it is.
+  static std::optional<WeightGradients> of(const Tensor& weight, const Tensor* gain);
 };
 
 // A contiguous tensor of t's sizes, of numbers as they are computed with.

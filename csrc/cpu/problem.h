@@ -19,21 +19,21 @@ struct Cut {
   int64_t scratch;
 };
 
-// Matrices [copies, rows, columns] that are transposed, times a factor [copies, columns / size, rows] for each row and
-// `size` columns, which may be null, of the same storage.
+// Matrices [copies, rows, columns] that are transposed, times a factor for each row and `size` columns, which may be null, of
+// the same storage: [copies, columns / size, rows], or with the rows first.
 struct Stack {
   int64_t copies, rows, columns;
   const void *from, *factor;
   int64_t size;
   Storage storage;
+  bool rows_first;
 };
 
-// Where the gradients of a stack go, and of its factors.
+// Where the gradients of a stack go, and of its factors, as these lie.
 template <class T>
 struct StackGradients {
   Stack stack;
-  void* of_from;  // as the stack lies
-  T* of_factor;
+  void *of_from, *of_factor;
 };
 
 // What rows meet of each input: the first coefficient of a window, and `width` numbers.

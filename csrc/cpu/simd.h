@@ -171,22 +171,48 @@ inline Vector<T> sums(const Vector<T>* rows) {
   return v[0];
 }
 
-template <class T, int... K>
-inline void interleave(Vector<T> a, Vector<T> b, Vector<T>* to, std::integer_sequence<int, K...>) {
-  constexpr int L = Simd<T>::lanes;
-  to[0] = __builtin_shufflevector(a, b, (K / 2 + K % 2 * L)...);
-  to[1] = __builtin_shufflevector(a, b, (L / 2 + K / 2 + K % 2 * L)...);
+// Numbers of a and b, those of b counted on from those of a: the k-th is index(k).
+template <class T, auto index, int... K>
+inline Vector<T> picked(Vector<T> a, Vector<T> b, std::integer_sequence<int, K...>) {
+  return __builtin_shufflevector(a, b, index(K)...);
 }
 
-// Rows become columns: v, as many vectors as there are lanes, in place.
+template <class T, auto first, auto second>
+inline void exchange(Vector<T>& a, Vector<T>& b) {
+  constexpr auto all = std::make_integer_sequence<int, Simd<T>::lanes>();
+  const Vector<T> before = a;
+  a = picked<T, first>(before, b, all), b = picked<T, second>(before, b, all);
+}
+
+// Rows become columns: v, as many vectors as there are lanes, in place. First squares within 16 bytes, which instructions
+// mix in one step, then these as wholes.
 template <class T>
-inline void transpose(Vector<T>* v) {
-  constexpr int L = Simd<T>::lanes;
-  for (int step = 1; step < L; step *= 2) {
-    Vector<T> next[L];
-    for (int k = 0; k < L / 2; ++k)
-      interleave<T>(v[k], v[k + L / 2], next + 2 * k, std::make_integer_sequence<int, L>());
-    for (int k = 0; k < L; ++k) v[k] = next[k];
+INLINED inline void transpose(Vector<T>* v) {
+  constexpr int L = Simd<T>::lanes, W = 16 / int(sizeof(T)), G = L / W;
+  asm volatile("" ::: "memory");  // all are loaded before the first are mixed: they may come from far
+  UNROLLED for (int k = 0; k < L; k += 2)
+    exchange<T, [](int i) { return i / W * W + i % W / 2 + i % 2 * L; },
+             [](int i) { return i / W * W + W / 2 + i % W / 2 + i % 2 * L; }>(v[k], v[k + 1]);
+  if constexpr (W == 4)
+    UNROLLED for (int k = 0; k < L; k += 4) {
+      constexpr auto low = [](int i) { return i / 4 * 4 + i % 2 + i % 4 / 2 * L; };
+      constexpr auto high = [](int i) { return i / 4 * 4 + 2 + i % 2 + i % 4 / 2 * L; };
+      exchange<T, low, high>(v[k], v[k + 2]);
+      exchange<T, low, high>(v[k + 1], v[k + 3]);
+      std::swap(v[k + 1], v[k + 2]);
+    }
+  if constexpr (G == 1) return;
+  UNROLLED for (int j = 0; j < W; ++j) {
+    UNROLLED for (int g = 0; g < G; g += 2)
+      exchange<T, [](int i) { return i % (L / 2) + i / (L / 2) * L; }, [](int i) { return L / 2 + i % (L / 2) + i / (L / 2) * L; }>(
+          v[g * W + j], v[(g + 1) * W + j]);
+    if constexpr (G == 4) {
+      constexpr auto even = [](int i) { return i % W + i / W % 2 * 2 * W + i / (2 * W) * L; };
+      constexpr auto odd = [](int i) { return W + i % W + i / W % 2 * 2 * W + i / (2 * W) * L; };
+      exchange<T, even, odd>(v[j], v[2 * W + j]);
+      exchange<T, even, odd>(v[W + j], v[3 * W + j]);
+      std::swap(v[W + j], v[2 * W + j]);
+    }
   }
 }
 

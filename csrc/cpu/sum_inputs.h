@@ -10,7 +10,7 @@ namespace HOF_VARIANT {
 template <class T>
 struct InputsScratch {
   Tile<T> tile;
-  T *y, *branch;
+  T *y, *branch, *weights, *packed;
   T *relieved, *constants;  // of a product: the coefficients that are left to it, what the others add to every row
 
   InputsScratch(const Problem<T>& p, const Cut& cut, Arena& arena) {
@@ -21,6 +21,8 @@ struct InputsScratch {
     constants = arena.take<T>(padded(kept, Simd<T>::width));
     y = arena.take<T>(cut.rows * padded(by_inputs(p) ? p.outputs : std::min(cut.part, p.outputs), Simd<T>::lanes));
     branch = arena.take<T>(branch_numbers(p, cut.rows));
+    weights = arena.take<T>(branch_weights(p, by_inputs(p) ? p.outputs : std::min(cut.part, p.outputs)));
+    packed = arena.take<T>(packed_numbers(p));
   }
 };
 
@@ -106,7 +108,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
   for (int64_t i = input, some = tile_inputs(p.basis); i < end; i += some) {
     const int slots = int(std::min(some, end - i));
     tile.prepare(left, e, row, rows, i, slots);
-    const S* w = coefficients + (e * p.inputs + i) * K * p.outputs + first;
+    const S* w = coefficients_of(p, coefficients, e, i, slots, room.packed) + first;
     if (p.basis.product()) {
       const Columns<T> phi{tile.phi, tile.capacity};
       if (left_out.skipped) {
@@ -137,7 +139,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
         }
     });
   }
-  if (p.branch) add_branch(p, {e, row, rows}, input, end, static_cast<const S*>(p.branch->weight) + first, outputs, y, room.branch);
+  if (p.branch) add_branch<S>(p, {e, row, rows}, input, end, first, outputs, y, room.branch, room.weights);
 
   with_storage<T>(p.result, p.result_storage, [&](auto* stored) {
     const int64_t group = apart ? part * p.groups + e : e;  // of the part's own sums, or of the result

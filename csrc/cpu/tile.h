@@ -16,8 +16,6 @@ namespace HOF_VARIANT {
 template <class T>
 constexpr int LINE = 64 / int(sizeof(T));  // numbers of a cache line
 
-constexpr int SLOTS = 16;  // inputs of a tile at most
-
 // Inputs of a tile: a cache line of x. Those of a product share their outputs, which are read and written for each tile.
 template <class T>
 inline int tile_inputs(const Basis<T>& basis) { return basis.product() ? SLOTS : LINE<T>; }
@@ -188,32 +186,48 @@ struct Tile {
   }
 
   // Window values of one sorted input: neighbouring segments with the same table in one run.
-  void evaluate_sorted(const Basis<T>& basis, int64_t input, int slot, T* phi_of_slot) {
+  void evaluate_sorted(const Basis<T>& basis, int64_t input, int slot, T* to) {
+    with_functions(basis.kind == POLYNOMIAL && n == basis.m ? n : 0, [&]<int N>() {
+      over_runs(basis, input, slot, [&](const T* table, int begin, int end) {
+        if constexpr (N)
+          values<N, N>(basis, table, slot_x(slot), begin, end, to);
+        else
+          some_values(basis, table, slot_x(slot), begin, end, to);
+      });
+    });
+  }
+
+  // use(table, first row, end)
+  template <class Use>
+  void over_runs(const Basis<T>& basis, int64_t input, int slot, Use&& use) {
     const int32_t* begin = slot_offset(slot);
-    const T* u = slot_x(slot);
     const T* table = basis.table + input * basis.table_stride;
     const int64_t stride = basis.table_segment_stride;
     const size_t bytes = size_t(n) * basis.m * sizeof(T);
     for (int t = 0, next; t < segments; t = next) {
       next = t + 1;
-      while (next < segments && (begin[next + 1] == begin[next] ||
-                                 stride == 0 || !std::memcmp(table + next * stride, table + t * stride, bytes)))
-        ++next;
-      // features are computed once for up to 8 functions
-      const int blocks = (n + 7) / 8, block = (n + blocks - 1) / blocks;
-      for (int j = 0; j < n; j += block) {
-        const T* part = table + t * stride + j * basis.m;
-        T* to = phi_of_slot + int64_t(j) * capacity;
-        switch (std::min(block, n - j)) {
-          case 1: values<1>(basis, part, u, begin[t], begin[next], to); break;
-          case 2: values<2>(basis, part, u, begin[t], begin[next], to); break;
-          case 3: values<3>(basis, part, u, begin[t], begin[next], to); break;
-          case 4: values<4>(basis, part, u, begin[t], begin[next], to); break;
-          case 5: values<5>(basis, part, u, begin[t], begin[next], to); break;
-          case 6: values<6>(basis, part, u, begin[t], begin[next], to); break;
-          case 7: values<7>(basis, part, u, begin[t], begin[next], to); break;
-          default: values<8>(basis, part, u, begin[t], begin[next], to);
-        }
+      const T* own = table + t * stride;
+      auto same = [&](const T* other) { return *other == *own && !std::memcmp(other, own, bytes); };
+      while (next < segments && (begin[next + 1] == begin[next] || stride == 0 || same(table + next * stride))) ++next;
+      use(own, begin[t], begin[next]);
+    }
+  }
+
+  // Of any number of functions; features are computed once for up to 8.
+  void some_values(const Basis<T>& basis, const T* table, const T* u, int begin, int end, T* phi_of_slot) {
+    const int blocks = (n + 7) / 8, block = (n + blocks - 1) / blocks;
+    for (int j = 0; j < n; j += block) {
+      const T* part = table + j * basis.m;
+      T* to = phi_of_slot + int64_t(j) * capacity;
+      switch (std::min(block, n - j)) {
+        case 1: values<1>(basis, part, u, begin, end, to); break;
+        case 2: values<2>(basis, part, u, begin, end, to); break;
+        case 3: values<3>(basis, part, u, begin, end, to); break;
+        case 4: values<4>(basis, part, u, begin, end, to); break;
+        case 5: values<5>(basis, part, u, begin, end, to); break;
+        case 6: values<6>(basis, part, u, begin, end, to); break;
+        case 7: values<7>(basis, part, u, begin, end, to); break;
+        default: values<8>(basis, part, u, begin, end, to);
       }
     }
   }
@@ -236,9 +250,13 @@ struct Tile {
       }
   }
 
-  template <int N>
-  void values(const Basis<T>& basis, const T* table, const T* u, int begin, int end, T* to) {
+  // Of N functions; M: of so many features of polynomials, or 0.
+  template <int N, int M = 0>
+  void values(Basis<T> basis, const T* table, const T* u, int begin, int end, T* to) {
+    if (M) basis.kind = POLYNOMIAL, basis.m = M;
     const int m = basis.m;
+    T own[N * M + 1];
+    if (M) std::copy_n(table, N * M, own), table = own;  // what is stored could be a table, for all the compiler knows
     for (int r = begin; r < end; r += Simd<T>::lanes) {
       Vector<T> a[N] = {};
       features<T>(basis, load(u + r), [&](int f, Vector<T> feature) {
