@@ -30,8 +30,8 @@ def test_a_step_holds_no_expansion(kind):
 
 @pytest.mark.skipif(not hof.backends()["cpu"].available, reason="the reference packs its coefficients")
 @pytest.mark.parametrize("kind", ["KAN", "continuous"])
-def test_a_step_holds_no_packed_gradient(kind):
-    """Coefficients that lie outputs first are held packed once, their gradient as it lies."""
+def test_a_step_of_few_rows_holds_nothing_packed(kind):
+    """Of coefficients that lie outputs first, their gradient as it lies is all that is as large."""
     make = {
         "KAN": lambda: KANLinear(SIZE, SIZE, grid_size=200),
         "continuous": lambda: hof.layers.high_order_fc_layers(
@@ -46,4 +46,4 @@ def test_a_step_holds_no_packed_gradient(kind):
             return torch.autograd.grad(layer(x).square().sum(), layer.parameters(), allow_unused=True)
 
     step()
-    assert 1.9 * coefficients < peak_memory(step) < 2.3 * coefficients
+    assert 0.9 * coefficients < peak_memory(step) < 1.3 * coefficients
