@@ -194,6 +194,9 @@ std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, con
   });
 }
 
+namespace {
+
+// [..., rows, columns] to [..., columns, rows], both contiguous.
 Tensor transposed(Tensor matrix, int64_t isa) {
   const int64_t dim = matrix.dim();
   STD_TORCH_CHECK(dim >= 2 && dim <= 8 && matrix.is_contiguous() && matrix.is_cpu(), "malformed call");
@@ -209,6 +212,7 @@ Tensor transposed(Tensor matrix, int64_t isa) {
   return result;
 }
 
+}  // namespace
 }  // namespace hof
 
 STABLE_TORCH_LIBRARY_FRAGMENT(high_order_fused, library) {

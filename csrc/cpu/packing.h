@@ -35,9 +35,6 @@ struct WeightGradients {
 template <class T>
 Tensor empty_wide(const Tensor& t);
 
-// [..., rows, columns] to [..., columns, rows], both contiguous.
-Tensor transposed(Tensor matrix, int64_t isa);
-
 // The gradients of weight and gain, as these lie in memory, from that of `packed`, v: as wide as numbers are computed with,
 // except that of a weight that is packed as it is.
 std::tuple<Tensor, Optional> unpacked(const Tensor& v, const Tensor& weight, const Tensor* gain, int64_t isa);
