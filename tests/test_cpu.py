@@ -68,6 +68,19 @@ def test_more_rows_than_a_tile(isa, dtype):
         assert actual.dtype == dtype and difference(actual, expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("continuous", [True, False])
+def test_sums_too_many_for_caches(isa, continuous):
+    """Those of one tile are written past them, by whole lines: of two groups, with windows that no row meets."""
+    basis = hof.bases.piecewise_lagrange(6, 50, continuous=continuous)
+    for outputs in (64, 60):
+        x, _, g, s, operand = operands(basis, (2, 70, 70, outputs), torch.float64)
+        x[0] = x[0].clamp(-0.5, 0.1)
+        for scale in (s, None):
+            found, exact = (module.sum_batch(x, g, scale, operand) for module in (cpu, reference))
+            assert difference(found, exact) < 1e-12
+            assert (found[exact == 0] == 0).all()
+
+
 @pytest.mark.parametrize("segments", [1, 6])
 @pytest.mark.parametrize("away", [0.0, 1e-9, 1e-3])
 def test_functions_that_nearly_add_up_to_a_number(isa, segments, away):

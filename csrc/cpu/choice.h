@@ -24,6 +24,9 @@ constexpr int64_t PRODUCT_NUMBERS = 65536;
 // Sums over the batch that are kept beside a result which cannot hold them, and coefficients of a tile's inputs.
 constexpr int64_t SUMS_NUMBERS = 1048576;
 
+// Sums over rows are written past the caches from so many bytes on, gathered for at most so many numbers at a time.
+constexpr int64_t STREAMED_BYTES = 8 << 20, STRIP_NUMBERS = 65536;
+
 constexpr int SLOTS = 16;  // inputs of a tile at most
 
 // With so many segments that have rows it is faster to pick each one's rows by vectors than to count them.
@@ -79,5 +82,18 @@ INLINED inline int tile_rows(const Problem<T>& p, int64_t limit = 2048) {
 // Not beside a branch, whose values need the room.
 template <class T>
 INLINED inline int tile_rows_of_sums(const Problem<T>& p) { return tile_rows(p, p.branch || sizeof(T) > 4 ? 2048 : 4096); }
+
+// How many windows ahead one is asked for: a few rows do not take as long as it does to come from memory.
+template <class T>
+INLINED inline int windows_ahead(const Problem<T>& p, int rows) { return rows < 48 * p.basis.segments ? 2 : 1; }
+
+// Whether sums over rows are written past the caches: those of one tile are final, and so many would only drive out
+// coefficients. (They are gathered for one input and block of outputs at a time.)
+template <class T>
+INLINED inline bool streams_sums(const Problem<T>& p, const Cut& cut) {
+  constexpr int64_t L = 64 / int64_t(sizeof(T));  // numbers of a line
+  return cut.tiles == 1 && !p.basis.product() && p.outputs % L == 0 && 4 * L * p.basis.size <= STRIP_NUMBERS &&
+         p.groups * p.inputs * p.basis.size * p.outputs * int64_t(sizeof(T)) >= STREAMED_BYTES;
+}
 
 }  // namespace hof

@@ -58,7 +58,7 @@ void run_gradients(const Problem<T>& v, const StackGradients<T>* to, const Probl
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* sums) {
         tile.prepare(left, e, row, rows, input, slots);
         tile.find_reliefs(left.basis, input, slots, false);
-        add_tile(left, tile, rows_of_g, slots, sums);
+        add_tile(left, tile, rows_of_g, slots, sums, own.batch.strip);
         if (!r) return;
         const S* w = coefficients_of(*r, coefficients, e, input, slots, own.packed);
         tile.evaluate(*r, input, slots);

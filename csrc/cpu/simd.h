@@ -41,6 +41,24 @@ inline void store(T* p, Vector<T> v) {
   *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v;
 }
 
+// Writes a whole vector of a line past the caches, where the variant can; `end_streams` comes before others read it.
+template <class T>
+inline void stream(T* p, Vector<T> v) {
+#if HOF_VECTOR_BYTES == 64
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __m512i(v));
+#elif HOF_VECTOR_BYTES == 32
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), __m256i(v));
+#else
+  store(p, v);
+#endif
+}
+
+inline void end_streams() {
+#if HOF_VECTOR_BYTES > 16
+  _mm_sfence();
+#endif
+}
+
 // 0 for numbers.
 template <class T>
 inline Vector<T> only_nan(Vector<T> v) { return v == v ? Vector<T>{} : v; }

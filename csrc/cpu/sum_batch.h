@@ -14,10 +14,22 @@ inline int64_t few_inputs(const Problem<T>& p, const Cut& cut) {
   return few < some ? few : few / some * some;
 }
 
-// v[slot, k, o] += the sums over the rows of a tile that is evaluated and whose reliefs are found; those of the functions that are left of
-// a product side by side.
 template <class T>
-inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, int slots, T* v) {
+inline void clear_strip(T* strip, int64_t numbers) {
+  for (int64_t k = 0; k < numbers; k += Simd<T>::lanes) store(strip + k, Vector<T>{});
+}
+
+template <class T, int Q>
+inline void stream_strip(const T* strip, int64_t size, T* to, int64_t ld) {
+  constexpr int L = Simd<T>::lanes;
+  for (int64_t k = 0; k < size; ++k)
+    UNROLLED for (int q = 0; q < Q; ++q) stream(to + k * ld + q * L, load(strip + (k * Q + q) * L));
+}
+
+// v[slot, k, o] += the sums over the rows of a tile that is evaluated and whose reliefs are found; those of the functions that are left of
+// a product side by side. With a strip, which has room for a slot's of a block of outputs, v becomes these sums.
+template <class T>
+inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& g, int slots, T* v, T* strip) {
   const int64_t K = p.basis.size;
   if (p.basis.product()) {
     over_blocks<T>(1, p.outputs, [&]<int, int Q>(int, int64_t o) {
@@ -31,22 +43,27 @@ inline void add_tile(const Problem<T>& p, const Tile<T>& tile, const Blocks<T>& 
     });
     return;
   }
-  over_blocks<T>(tile.n, p.outputs, [&]<int N, int Q>(int j, int64_t o) {
+  over_blocks<T>(1, p.outputs, [&]<int, int Q>(int, int64_t o) {
+    constexpr int64_t width = row_stride<T, Q>();
+    const int64_t ld = strip ? width : p.outputs, valid = strip ? width : p.outputs - o;
     for (int k = 0; k < slots; ++k) {
       const int32_t* begin = tile.slot_offset(k);
-      for (int t = 0; t < tile.segments; ++t) {
-        const int count = begin[t + 1] - begin[t];
-        if (count == 0) continue;
-        T* to = v + (k * K + p.basis.start[t]) * p.outputs + o;
-        fetch<T, N, Q, T>(to + j * p.outputs, p.outputs);
-        const Relief<T> of = p.s ? Relief<T>{} : tile.relief_of(k, t);
-        auto add = [to, ld = p.outputs, valid = p.outputs - o](const auto& sums, int f) INLINED {
-          add_window<T>(sums, to + f * ld, ld, valid);
-        };
-        const Run run{tile.slot_order(k) + begin[t], count, far_apart(tile.rows, row_stride<T, Q>() * int64_t(sizeof(T)))};
-        const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
-        add_window_batch<T, N, Q>(add, of, j, run, phi, tile.capacity, g.at(o), row_stride<T, Q>());
-      }
+      T *own = v + k * K * p.outputs + o, *sums_of_slot = strip ? strip : own;
+      if (strip) clear_strip<T>(strip, K * width);
+      over_functions<T, Q>(tile.n, [&]<int N, int>(int j, int64_t) {
+        for (int t = 0; t < tile.segments; ++t) {
+          const int count = begin[t + 1] - begin[t];
+          if (count == 0) continue;
+          T* to = sums_of_slot + p.basis.start[t] * ld;
+          fetch<T, N, Q, T>(to + j * ld, ld);
+          const Relief<T> of = p.s ? Relief<T>{} : tile.relief_of(k, t);
+          auto add = [to, ld, valid](const auto& sums, int f) INLINED { add_window<T>(sums, to + f * ld, ld, valid); };
+          const Run run{tile.slot_order(k) + begin[t], count, far_apart(tile.rows, width * int64_t(sizeof(T)))};
+          const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin[t];
+          add_window_batch<T, N, Q>(add, of, j, run, phi, tile.capacity, g.at(o), width);
+        }
+      }, o);
+      if (strip) stream_strip<T, Q>(strip, K, own, p.outputs);
     }
   });
 }
@@ -106,6 +123,7 @@ struct BatchScratch {
   int64_t few;  // inputs whose sums are kept at once, or 0: they grow in the result
   T *g, *sums;
   T* total;  // of the cotangents
+  T* strip;  // of sums that are written past the caches, or null
 
   BatchScratch(const Problem<T>& p, const Cut& cut, bool apart, Arena& arena) {
     tile.lay(p.basis, cut.rows, arena);
@@ -113,6 +131,8 @@ struct BatchScratch {
     g = arena.take<T>(packed_outputs(p, cut.rows));
     sums = arena.take<T>(few * p.basis.size * p.outputs);
     total = arena.take<T>(padded(p.outputs, Simd<T>::width));
+    const bool lines = HOF_VECTOR_BYTES > 16 && !apart && reinterpret_cast<uintptr_t>(p.result) % 64 == 0;
+    strip = lines && streams_sums(p, cut) ? arena.take<T>(p.basis.size * Simd<T>::width) : nullptr;
   }
 };
 
@@ -148,7 +168,7 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const 
   for (int64_t from = first; from < end; from += few) {
     const int64_t to = std::min(from + few, end);
     T* v = own.few ? own.sums : static_cast<T*>(p.result) + (e * p.inputs + from) * each;
-    std::fill_n(v, (to - from) * each, T(0));
+    if (!own.strip) std::fill_n(v, (to - from) * each, T(0));
     for (int64_t row = 0; row < p.batch; row += cut.rows) {
       const int rows = int(std::min<int64_t>(cut.rows, p.batch - row));
       if (from == first || cut.tiles > 1) {
@@ -161,6 +181,7 @@ inline void over_tiles(const Problem<T>& p, const Cut& cut, int64_t unit, const 
       finish_product(p, left_out.number, int(std::min(some, to - i)), own.total, v + (i - from) * each);
     if (own.few) give(e, from, to, v);
   }
+  if (own.strip) end_streams();
 }
 
 // The sums of inputs [from, to) into a result of 16 bits.
@@ -191,7 +212,7 @@ void run_batch(const Problem<T>& p, const Cut& cut, int64_t unit, char* scratch)
       [&](int64_t e, int64_t row, int rows, int64_t input, int slots, T* v) {
         own.tile.prepare(left, e, row, rows, input, slots);
         own.tile.find_reliefs(left.basis, input, slots, false);
-        add_tile(left, own.tile, g, slots, v);
+        add_tile(left, own.tile, g, slots, v, own.strip);
       },
       [&](int64_t e, int64_t from, int64_t to, const T* v) { give_narrow(p, e, from, to, v); });
 }

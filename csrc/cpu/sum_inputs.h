@@ -124,6 +124,7 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
       continue;
     }
     tile.find_reliefs(p.basis, i, slots, false);
+    const int ahead = windows_ahead(p, rows);
     over_blocks<T>(tile.n, outputs, [&]<int N, int Q>(int j, int64_t o) {
       for (int k = 0; k < slots; ++k)
         for (int t = 0; t < tile.segments; ++t) {
@@ -133,7 +134,10 @@ void run_inputs(const Problem<T>& p, const S* coefficients, const Cut& cut, int6
           auto load = [from = w + (k * K + p.basis.start[t]) * p.outputs + o, ld = p.outputs, valid = outputs - o](auto& to, int f) INLINED {
             load_window<T>(to, from + f * ld, ld, valid);
           };
-          if (t + 1 < tile.segments) fetch<T, N, Q, S>(w + (k * K + p.basis.start[t + 1] + j) * p.outputs + o, p.outputs);
+          if (const int later = t + ahead; later < tile.segments)
+            fetch<T, N, Q, S>(w + (k * K + p.basis.start[later] + j) * p.outputs + o, p.outputs);
+          else if (ahead > 1)
+            fetch<T, N, Q, S>(w + ((k + 1) * K + p.basis.start[later - tile.segments] + j) * p.outputs + o, p.outputs);
           const T* phi = tile.slot_phi(k) + int64_t(j) * tile.capacity + begin;
           add_window_inputs<T, N, Q>(load, of, j, {tile.slot_order(k) + begin, count}, phi, tile.capacity, y.at(o), row_stride<T, Q>());
         }
