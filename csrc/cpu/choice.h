@@ -83,9 +83,10 @@ INLINED inline int tile_rows(const Problem<T>& p, int64_t limit = 2048) {
 template <class T>
 INLINED inline int tile_rows_of_sums(const Problem<T>& p) { return tile_rows(p, p.branch || sizeof(T) > 4 ? 2048 : 4096); }
 
-// How many windows ahead one is asked for: a few rows do not take as long as it does to come from memory.
+// How many windows ahead one is asked for, at most as many as there are: a few rows do not take as long as it does to come
+// from memory.
 template <class T>
-INLINED inline int windows_ahead(const Problem<T>& p, int rows) { return rows < 48 * p.basis.segments ? 2 : 1; }
+INLINED inline int windows_ahead(const Problem<T>& p, int rows) { return rows < 48 * p.basis.segments && p.basis.segments > 1 ? 2 : 1; }
 
 // Whether sums over rows are written past the caches: those of one tile are final, and so many would only drive out
 // coefficients. (They are gathered for one input and block of outputs at a time.)
