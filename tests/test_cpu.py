@@ -70,7 +70,7 @@ def test_more_rows_than_a_tile(isa, dtype):
 
 @pytest.mark.parametrize("continuous", [True, False])
 def test_sums_too_many_for_caches(isa, continuous):
-    """Those of one tile are written past them, by whole lines: of two groups, with windows that no row meets."""
+    """Those of one tile are written past them, by whole lines: two groups, and windows that no row meets."""
     basis = hof.bases.piecewise_lagrange(6, 50, continuous=continuous)
     for outputs in (64, 60):
         x, _, g, s, operand = operands(basis, (2, 70, 70, outputs), torch.float64)
